@@ -1,0 +1,161 @@
+"""Every field of an experiment, once, with its comment; the other configs override a few of these.
+
+Marks in the comments say how sure a value is: [P] the SODA paper (arXiv 2311.17901) as others
+quote it; [R] seen in a re-implementation; [D] our own decision, where nothing is published.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.name = "base"
+    config.seed = 0  # the root of every random draw: initial weights, order, views, noise
+
+    config.data = ml_collections.ConfigDict()
+    config.data.source = "digits"  # digits | tfds | folder | arrays | cifar10 | cifar100
+    config.data.name = ""  # tfds: the data set's name, such as "cifar10"
+    config.data.path = ""  # folder, arrays, cifar: where the pictures are; tfds: its data_dir
+    config.data.train_split = "train"
+    config.data.test_split = "test"
+    config.data.image_size = 32  # pictures are decoded and resized to this square on the host
+    config.data.channels = 3  # 1 or 3
+    config.data.placement = "auto"  # device | host | auto: on the device as uint8 where it fits
+    config.data.device_megabytes = 2048  # auto: the largest set that is kept on the device
+    config.data.prefetch = 2  # host placement: batches made ahead
+
+    # What each side of a pair sees. Source and target are drawn independently [R].
+    config.views = ml_collections.ConfigDict()
+    config.views.source = view()
+    config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
+    config.views.target = (
+        view()
+    )  # augment it for probing; set the probabilities to 0 to reconstruct [D]
+
+    config.model = ml_collections.ConfigDict()
+    config.model.dtype = (
+        "float32"  # of activations: float32 | bfloat16; weights, norms, loss stay float32
+    )
+    config.model.z_size = 128  # dimensions of the code z [R]
+    config.model.encoder = ml_collections.ConfigDict()
+    config.model.encoder.variant = (
+        "resnet18"  # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]
+    )
+    config.model.encoder.width_multiplier = 1.0  # times 64 channels in the first stage
+    config.model.encoder.stem = (
+        "small"  # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
+    )
+    config.model.encoder.norm = "batch"  # batch | group [D]
+    config.model.bottleneck = ml_collections.ConfigDict()
+    config.model.bottleneck.section_drop_rate = 0.1  # each section of z zeroed, per example [D]
+    config.model.bottleneck.latent_drop_rate = 0.1  # the whole of z zeroed, per example [D], [R]
+    config.model.denoiser = ml_collections.ConfigDict()
+    config.model.denoiser.width = 128  # channels of the first level [R]
+    config.model.denoiser.multipliers = (1, 2, 2, 2)  # channels of each level, times width [R]
+    config.model.denoiser.num_blocks = 2  # residual blocks a level, on the way down [R]
+    config.model.denoiser.attention_levels = (1,)  # levels with self-attention; 0 is the finest [R]
+    config.model.denoiser.mid_attention = True  # self-attention in the middle [D]
+    config.model.denoiser.head_size = 64  # channels of an attention head [D]
+    config.model.denoiser.dropout = 0.1  # [R]
+    config.model.denoiser.resample = (
+        "strided"  # between levels: strided convolution | residual block [D]
+    )
+    config.model.denoiser.rescale = True  # residual sums divided by sqrt 2 [P]
+    config.model.denoiser.zero_init = (
+        True  # last convolution of each block and of the net starts at 0 [D]
+    )
+
+    config.diffusion = ml_collections.ConfigDict()
+    config.diffusion.schedule = "inverted_cosine"  # linear | cosine | inverted_cosine [P]
+    config.diffusion.prediction = "epsilon"  # epsilon | x_0 | v [R]
+    config.diffusion.loss_weight = (
+        "uniform"  # uniform | epsilon | min_snr: on the prediction's error [R]
+    )
+    config.diffusion.t_min = (
+        0.001  # t is uniform in [t_min, 1]; .001 is the first of 1000 steps [R]
+    )
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 1e-4  # of the denoiser [R]
+    config.optimizer.encoder_learning_rate = 2e-4  # of the encoder [R]
+    config.optimizer.warmup_steps = 1000  # linear, from 0
+    config.optimizer.decay = (
+        "constant"  # after the warm-up: constant | cosine, to 0 at the last step [R]
+    )
+    config.optimizer.b1 = 0.9  # [R]
+    config.optimizer.b2 = 0.95  # [R]
+    config.optimizer.weight_decay = 0.05  # on kernels only [R]; not on biases and norms [D]
+    config.optimizer.clip_norm = 1.0  # global norm of the gradient; 0 turns it off [R]
+    config.optimizer.accumulate = 1  # a batch is worked off in this many equal parts
+    config.optimizer.ema_decay = 0.9999  # [R]
+    config.optimizer.ema_warmup = True  # decay min(ema_decay, (1 + step) / (10 + step)) [D]
+
+    config.train = ml_collections.ConfigDict()
+    config.train.batch_size = 256  # of all devices together
+    config.train.num_steps = 100_000
+    config.train.log_every = 50
+    config.train.checkpoint_every = 1000
+    config.train.checkpoints_to_keep = 2
+    config.train.checkpoint_async = True
+    config.train.diagnose_every = 1000  # loss with z, shuffled z, null z; rank of z; 0: never
+    config.train.probe_every = (
+        5000  # kNN on z and pooled features, labels of the train split; 0: never
+    )
+    config.train.probe_examples = 10_000  # pictures of each split that this probe reads
+    config.train.sample_every = 5000  # a grid of reconstructions; 0: never
+    config.train.remat = False  # recompute activations of the blocks: less memory, more time
+    config.train.profile_steps = 0  # trace this many steps after the first 10, into workdir/profile
+
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = -1  # devices that split the batch; -1: all that fsdp leaves
+    config.mesh.fsdp = 1  # devices that also split the parameters
+
+    config.probe = ml_collections.ConfigDict()
+    config.probe.batch_size = 256  # pictures encoded at a time
+    config.probe.weights = "ema"  # ema | raw
+    config.probe.features = ("z", "pooled")
+    config.probe.max_examples = 0  # of the training split; 0: all
+    config.probe.validation_fraction = (
+        0.1  # of the training split: it chooses the L2, never the test set
+    )
+    config.probe.labels_per_class = (10,)  # few-label probes beside the full one; () for none
+    config.probe.draws = 5  # random label subsets for each few-label probe
+    config.probe.protocols = (
+        "lbfgs",
+        "adam",
+        "knn",
+    )  # adam: the published protocol of FutureXiang/soda
+    config.probe.baselines = True  # the same probes on raw pixels and on an untrained encoder
+
+    config.sample = ml_collections.ConfigDict()
+    config.sample.batch_size = 64
+    config.sample.weights = "ema"  # ema | raw
+    config.sample.num_images = 16
+    config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | heun
+    config.sample.num_steps = 100  # [R]
+    config.sample.spacing = "t"  # steps uniform in t | log_snr, better for few steps [D]
+    config.sample.eta = 0.0  # 0: DDIM, 1: DDPM, which is the paper's sampler [P]
+    config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
+    config.sample.sections = ()  # condition on these sections of z alone; () for all
+    config.sample.seed = 0
+    return config
+
+
+def view() -> ml_collections.ConfigDict:
+    """The fields of one side's augmentation; every probability is per picture."""
+    config = ml_collections.ConfigDict()
+    config.size = 32  # the network sees this square
+    config.crop_prob = 0.95  # random resized crop [R]
+    config.crop_scale = (0.2, 1.0)  # area of the crop, as a share of the picture's [D]
+    config.crop_ratio = (0.75, 4 / 3)  # width over height [D]
+    config.flip_prob = 0.5  # mirror left and right
+    config.randaugment_prob = 0.0  # [R] has .65
+    config.randaugment_ops = 2  # [D]
+    config.randaugment_magnitude = 9.0  # of 10 [D]
+    config.jitter_prob = 0.0  # colour jitter
+    config.jitter_strength = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    config.grayscale_prob = 0.0
+    config.noise = 0.0
+    config.mean = (0.5, 0.5, 0.5)  # pictures in [0, 1] become (x - mean) / std: here [-1, 1]
+    config.std = (0.5, 0.5, 0.5)
+    return config

@@ -1,0 +1,139 @@
+"""The command line, such as `python -m soda_jax pretrain --config=FILE --workdir=DIR`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from soda_jax.config_fields import resembling
+from soda_jax.config_schema import PREFIX, load, recall
+from soda_jax.exit_codes import UsageError, tell
+from soda_jax.workdir import existing_workdir, prepare_workdir
+
+COMMANDS = {
+    "pretrain": "train a model in the workdir, or go on with the one that is there",
+    "probe": "measure what the representations of a trained model are worth",
+    "sample": "reconstruct pictures from their codes",
+    "report": "put what is in the workdir on one page, to be sent as a file",
+    "prepare": "make the config's data set ready, or say what is there",
+    "doctor": "show versions, devices and optional packages",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; every expected error is one line on stderr."""
+    try:
+        arguments, overrides = parse(sys.argv[1:] if words is None else words)
+        return run(arguments, overrides) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        return tell(error)
+
+
+def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
+    """Checks the config, then the workdir, and only then imports JAX."""
+    command, workdir = arguments.command, arguments.workdir
+    set_environment()
+    if command == "doctor":
+        from soda_jax import doctor
+
+        return doctor.examine()
+    if arguments.dry_run and command != "pretrain":
+        raise UsageError(f"--dry_run goes with pretrain, not with {command}")
+    if command in ("pretrain", "prepare") and not arguments.config:
+        raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
+    if command != "prepare" and not arguments.dry_run:
+        if not workdir:
+            raise UsageError(f"{command} needs --workdir, such as --workdir=runs/digits")
+    if command == "report":
+        from soda_jax.report import report
+
+        print(report(existing_workdir(workdir)))
+        return 0
+    if arguments.config:
+        config = load(arguments.config, overrides)
+    else:
+        config = recall(existing_workdir(workdir), overrides)
+
+    if command == "pretrain":
+        workdir = prepare_workdir(workdir) if not arguments.dry_run else workdir
+        from soda_jax.pretrain import pretrain
+
+        pretrain(config, workdir, dry_run=arguments.dry_run)
+    elif command == "probe":
+        workdir = existing_workdir(workdir)
+        from soda_jax.probe import probe
+
+        probe(config, workdir)
+    elif command == "sample":
+        workdir = existing_workdir(workdir)
+        from soda_jax.sample import sample
+
+        sample(config, workdir)
+    else:
+        from soda_jax.prepare import prepare
+
+        print(prepare(config.data.source, config.data.name, config.data.path))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UsageError(f"{message}; see python -m soda_jax --help")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = _Parser(
+        prog="python -m soda_jax",
+        usage="%(prog)s COMMAND --config=FILE --workdir=DIR [--config.KEY=VALUE ...]",
+        description="\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", metavar="COMMAND", help="one of those above")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="such as configs/digits.py, or configs/cifar10.py:cpu; probe and sample take that of "
+        "the workdir where none is given; --config.KEY=VALUE changes a field, such as "
+        "--config.train.batch_size=64",
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="where checkpoints and results are")
+    parser.add_argument(
+        "--dry_run",
+        "--dry-run",
+        action="store_true",
+        help="pretrain: show parameters, operations and memory; write nothing",
+    )
+    return parser
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and the --config.* words; any other word that isn't known is an error."""
+    overrides = [word for word in words if word.startswith(PREFIX)]
+    parser = make_parser()
+    arguments, unknown = parser.parse_known_args([w for w in words if not w.startswith(PREFIX)])
+    if arguments.command not in COMMANDS:
+        raise UsageError(_unknown("command", arguments.command, COMMANDS))
+    if unknown:
+        options = ("--config", "--workdir", "--dry_run", "--help", f"{PREFIX}KEY=VALUE")
+        raise UsageError(_unknown("option", unknown[0].partition("=")[0], options))
+    return arguments, overrides
+
+
+def _unknown(what: str, word: str, known: Sequence[str]) -> str:
+    near = resembling(word, known)
+    hint = f"nearest: {near[0]}" if near else f"there are {', '.join(known)}"
+    return f"unknown {what} {word!r} ({hint})"
+
+
+def set_environment() -> None:
+    """Quiet logs, and compiled programs kept in the user's cache; what is set already stays."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's errors, without its notes
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "soda_jax", "xla"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

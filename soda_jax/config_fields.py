@@ -1,0 +1,261 @@
+"""What each config field may hold: kinds of values, and a table with one line for every field.
+
+Plain Python, no JAX: a wrong config is found before devices or the workdir are touched. Each kind
+has accepts(value), allowed() in words, and closest(value): the nearest value that is accepted, or
+None where nothing is near.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+def resembling(word: Any, words: Iterable[str], count: int = 1) -> list[str]:
+    """The words that look most like `word`, best first; [] where none does."""
+    by_lower = {candidate.lower(): candidate for candidate in words}
+    found = difflib.get_close_matches(str(word).lower(), by_lower, count, cutoff=0.5)
+    return [by_lower[candidate] for candidate in found]
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and not math.isnan(value)
+
+
+@dataclass(frozen=True)
+class Number:
+    """An int or a float between two limits, which it may reach unless they are `open`."""
+
+    type: type
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if type(value) is not self.type or not self.low <= value <= self.high:
+            return False
+        return not (self.open_low and value == self.low or self.open_high and value == self.high)
+
+    def allowed(self) -> str:
+        kind, form = ("a whole number", "_") if self.type is int else ("a number", "g")
+        low = f"{'above' if self.open_low else 'from'} {self.low:{form}}"
+        return f"{kind} {low} {'and below' if self.open_high else 'up to'} {self.high:{form}}"
+
+    def closest(self, value: Any) -> Any:
+        if not is_number(value):
+            return None
+        inside = self.type(min(max(value, self.low), self.high))
+        return inside if self.accepts(inside) else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple
+
+    def accepts(self, value: Any) -> bool:
+        return any(type(value) is type(v) and value == v for v in self.values)
+
+    def allowed(self) -> str:
+        return "one of " + ", ".join(str(v) for v in self.values)
+
+    def closest(self, value: Any) -> Any:
+        if isinstance(value, str):
+            words = resembling(value, [v for v in self.values if isinstance(v, str)])
+            return words[0] if words else None
+        numbers = [v for v in self.values if is_number(v)]
+        if not numbers or not is_number(value):
+            return None
+        return min(numbers, key=lambda v: abs(v - value))
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of text."""
+
+    may_be_empty: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, str) or not value.isprintable() or len(value) > 4096:
+            return False
+        return bool(value) or self.may_be_empty
+
+    def allowed(self) -> str:
+        return "one line of text" + ("" if self.may_be_empty else ", not empty")
+
+    def closest(self, value: Any) -> Any:
+        return str(value) if is_number(value) else None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def accepts(self, value: Any) -> bool:
+        return type(value) is bool
+
+    def allowed(self) -> str:
+        return "True or False"
+
+    def closest(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"true": True, "false": False}.get("".join(resembling(value, ("true", "false"))))
+        return bool(value) if is_number(value) and value in (0, 1) else None
+
+
+@dataclass(frozen=True)
+class Several:
+    """A tuple with `least` to `most` parts of one kind."""
+
+    part: Number | Choice
+    least: int
+    most: int
+    distinct: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, tuple) or not self.least <= len(value) <= self.most:
+            return False
+        if not all(self.part.accepts(part) for part in value):
+            return False
+        return not self.distinct or len(set(value)) == len(value)
+
+    def allowed(self) -> str:
+        count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+        different = " different" if self.distinct else ""
+        return f"a tuple of {count}{different} parts, each {self.part.allowed()}"
+
+    def closest(self, value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        parts = tuple(v if self.part.accepts(v) else self.part.closest(v) for v in parts)
+        if self.distinct:
+            parts = tuple(dict.fromkeys(parts))
+        return parts if self.accepts(parts) else None
+
+
+def whole(low: int, high: int) -> Number:
+    return Number(int, low, high)
+
+
+def real(low: float, high: float, **open_limits: bool) -> Number:
+    return Number(float, float(low), float(high), **open_limits)
+
+
+def one_of(*values: Any) -> Choice:
+    return Choice(values)
+
+
+SEED = whole(0, 2**31 - 1)
+PIXELS = whole(4, 4096)
+COUNT = whole(0, 10**9)  # 0 means all, or never: base.py says which
+POSITIVE = whole(1, 10**9)
+BATCH = whole(1, 2**20)
+SHARE = real(0, 1)
+RATE = real(0, 1, open_high=True)  # a share that leaves something over
+WEIGHTS = one_of("ema", "raw")
+SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100")
+RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+FEATURES = one_of("z", "pooled")
+PROTOCOLS = one_of("lbfgs", "adam", "knn")
+
+VIEW_FIELDS = {
+    "size": PIXELS,
+    "crop_prob": SHARE,
+    "crop_scale": Several(real(0, 1, open_low=True), 2, 2),
+    "crop_ratio": Several(real(0.01, 100), 2, 2),
+    "flip_prob": SHARE,
+    "randaugment_prob": SHARE,
+    "randaugment_ops": whole(1, 16),
+    "randaugment_magnitude": real(0, 10),
+    "jitter_prob": SHARE,
+    "jitter_strength": Several(SHARE, 4, 4),
+    "grayscale_prob": SHARE,
+    "noise": real(0, 10),
+    "mean": Several(SHARE, 1, 3),
+    "std": Several(real(0, 10, open_low=True), 1, 3),
+}
+
+FIELDS = {
+    "name": Text(),
+    "seed": SEED,
+    "data.source": SOURCES,
+    "data.name": Text(may_be_empty=True),
+    "data.path": Text(may_be_empty=True),
+    "data.train_split": Text(),
+    "data.test_split": Text(),
+    "data.image_size": PIXELS,
+    "data.channels": one_of(1, 3),
+    "data.placement": one_of("device", "host", "auto"),
+    "data.device_megabytes": whole(0, 2**20),
+    "data.prefetch": whole(1, 1024),
+    **{f"views.source.{key}": kind for key, kind in VIEW_FIELDS.items()},
+    **{f"views.target.{key}": kind for key, kind in VIEW_FIELDS.items()},
+    "model.dtype": one_of("float32", "bfloat16"),
+    "model.z_size": whole(1, 2**16),
+    "model.encoder.variant": RESNETS,
+    "model.encoder.width_multiplier": real(1 / 64, 16),
+    "model.encoder.stem": one_of("small", "patch", "standard"),
+    "model.encoder.norm": one_of("batch", "group"),
+    "model.bottleneck.section_drop_rate": RATE,
+    "model.bottleneck.latent_drop_rate": RATE,
+    "model.denoiser.width": whole(2, 2**13),
+    "model.denoiser.multipliers": Several(whole(1, 64), 1, 8),
+    "model.denoiser.num_blocks": whole(1, 32),
+    "model.denoiser.attention_levels": Several(whole(0, 7), 0, 8, distinct=True),
+    "model.denoiser.mid_attention": Flag(),
+    "model.denoiser.head_size": whole(1, 2**13),
+    "model.denoiser.dropout": RATE,
+    "model.denoiser.resample": one_of("strided", "residual"),
+    "model.denoiser.rescale": Flag(),
+    "model.denoiser.zero_init": Flag(),
+    "diffusion.schedule": one_of("linear", "cosine", "inverted_cosine"),
+    "diffusion.prediction": one_of("epsilon", "x_0", "v"),
+    "diffusion.loss_weight": one_of("uniform", "epsilon", "min_snr"),
+    "diffusion.t_min": real(0, 1, open_low=True, open_high=True),
+    "optimizer.learning_rate": real(0, 10),
+    "optimizer.encoder_learning_rate": real(0, 10),
+    "optimizer.warmup_steps": COUNT,
+    "optimizer.decay": one_of("constant", "cosine"),
+    "optimizer.b1": RATE,
+    "optimizer.b2": RATE,
+    "optimizer.weight_decay": real(0, 10),
+    "optimizer.clip_norm": real(0, 1e9),
+    "optimizer.accumulate": BATCH,
+    "optimizer.ema_decay": RATE,
+    "optimizer.ema_warmup": Flag(),
+    "train.batch_size": BATCH,
+    "train.num_steps": POSITIVE,
+    "train.log_every": POSITIVE,
+    "train.checkpoint_every": POSITIVE,
+    "train.checkpoints_to_keep": whole(2, 10_000),  # one to fall back on
+    "train.checkpoint_async": Flag(),
+    "train.diagnose_every": COUNT,
+    "train.probe_every": COUNT,
+    "train.probe_examples": POSITIVE,
+    "train.sample_every": COUNT,
+    "train.remat": Flag(),
+    "train.profile_steps": whole(0, 10_000),
+    "mesh.data": whole(-1, 2**16),
+    "mesh.fsdp": whole(1, 2**16),
+    "probe.batch_size": BATCH,
+    "probe.weights": WEIGHTS,
+    "probe.features": Several(FEATURES, 1, 2, distinct=True),
+    "probe.max_examples": COUNT,
+    "probe.validation_fraction": real(0, 1, open_low=True, open_high=True),
+    "probe.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
+    "probe.draws": whole(1, 1000),
+    "probe.protocols": Several(PROTOCOLS, 1, 3, distinct=True),
+    "probe.baselines": Flag(),
+    "sample.batch_size": BATCH,
+    "sample.weights": WEIGHTS,
+    "sample.num_images": POSITIVE,
+    "sample.sampler": one_of("ddim", "dpm_solver", "heun"),
+    "sample.num_steps": whole(1, 100_000),
+    "sample.spacing": one_of("t", "log_snr"),
+    "sample.eta": SHARE,
+    "sample.guidance_scale": real(-1, 1000),
+    "sample.sections": Several(whole(0, 2**16), 0, 1024, distinct=True),
+    "sample.seed": SEED,
+}

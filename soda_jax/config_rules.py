@@ -1,0 +1,152 @@
+"""Rules between config fields: sizes that must fit each other, and what one choice asks of another.
+
+They read a flat dict, {"train.batch_size": 256, ...}, whose values config_fields has accepted.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Values = Mapping[str, Any]
+
+
+class Broken(NamedTuple):
+    """A broken rule: the key to change, what is allowed for it, and what comes nearest."""
+
+    key: str
+    allowed: str
+    nearest: str = ""
+
+
+def broken_rules(values: Values) -> list[str]:
+    """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
+    rules = (_data, _colours, _crops, _accumulate, _target_size, _attention, _sections, _mesh, _eta)
+    return [
+        f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
+        + (f" (nearest: {broken.nearest})" if broken.nearest else "")
+        for rule in rules
+        for broken in rule(values)
+    ]
+
+
+def num_sections(values: Values) -> int:
+    """m + 1: a section of z for each skip of the denoiser, and one for its middle."""
+    num_levels = len(values["model.denoiser.multipliers"])
+    return num_levels * (values["model.denoiser.num_blocks"] + 1) + 1
+
+
+def _divisors_near(number: int, near: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below, above = [d for d in divisors if d < near], [d for d in divisors if d > near]
+    return " or ".join(str(d) for d in below[-1:] + above[:1])
+
+
+def _multiples_near(factor: int, near: int) -> str:
+    below = near // factor * factor
+    return " or ".join(str(multiple) for multiple in (below, below + factor) if multiple > 0)
+
+
+def _data(values: Values) -> Iterator[Broken]:
+    source = values["data.source"]
+    if source == "tfds" and not values["data.name"]:
+        yield Broken("data.name", "data.source = 'tfds' needs a data set's name, such as 'cifar10'")
+    if source in ("folder", "arrays", "cifar10", "cifar100") and not values["data.path"]:
+        yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures")
+
+
+def _colours(values: Values) -> Iterator[Broken]:
+    channels = values["data.channels"]
+    lengths = (3,) if channels == 3 else (1, 3)  # of three, a grey picture uses the first
+    for view in ("views.source", "views.target"):
+        for key in (f"{view}.mean", f"{view}.std"):
+            value = values[key]
+            if len(value) not in lengths:
+                allowed = f"{' or '.join(map(str, lengths))} parts for data.channels = {channels}"
+                yield Broken(key, allowed, str((value * 3)[:channels]))
+                break
+        else:
+            if len(values[f"{view}.mean"]) != len(values[f"{view}.std"]):
+                allowed = f"as many parts as {view}.std = {values[f'{view}.std']}"
+                yield Broken(f"{view}.mean", allowed)
+        if view == "views.target" and {*values[f"{view}.mean"], *values[f"{view}.std"]} != {0.5}:
+            # Samplers clip what they predict to [-1, 1], and pictures are made from that range.
+            yield Broken(f"{view}.mean", "0.5, as std: targets lie in [-1, 1]", "(0.5, 0.5, 0.5)")
+        strength = values[f"{view}.jitter_strength"]
+        if strength[3] > 0.5:
+            allowed = "its last part, the hue's, is at most 0.5"
+            yield Broken(f"{view}.jitter_strength", allowed, str((*strength[:3], 0.5)))
+
+
+def _crops(values: Values) -> Iterator[Broken]:
+    for view in ("views.source", "views.target"):
+        for key in (f"{view}.crop_scale", f"{view}.crop_ratio"):
+            low, high = values[key]
+            if low > high:
+                yield Broken(key, "the smaller one first", str((high, low)))
+
+
+def _accumulate(values: Values) -> Iterator[Broken]:
+    batch_size, accumulate = values["train.batch_size"], values["optimizer.accumulate"]
+    if batch_size % accumulate:
+        nearest = _divisors_near(batch_size, accumulate)
+        yield Broken("optimizer.accumulate", f"divides train.batch_size = {batch_size}", nearest)
+
+
+def _target_size(values: Values) -> Iterator[Broken]:
+    multipliers, size = values["model.denoiser.multipliers"], values["views.target.size"]
+    factor = 2 ** (len(multipliers) - 1)
+    if size % factor:
+        allowed = f"a multiple of {factor}, for model.denoiser.multipliers = {multipliers}"
+        yield Broken("views.target.size", allowed, _multiples_near(factor, size))
+
+
+def _attention(values: Values) -> Iterator[Broken]:
+    multipliers = values["model.denoiser.multipliers"]
+    levels, last = values["model.denoiser.attention_levels"], len(multipliers) - 1
+    inside = tuple(level for level in levels if level <= last)
+    if inside != levels:
+        allowed = f"levels from 0 to {last}, for model.denoiser.multipliers = {multipliers}"
+        yield Broken("model.denoiser.attention_levels", allowed, str(inside or (last,)))
+
+    attending = [(f"level {level}", multipliers[level]) for level in inside]
+    if values["model.denoiser.mid_attention"]:
+        attending.append(("the middle", multipliers[-1]))
+    head_size = values["model.denoiser.head_size"]
+    for place, multiplier in attending:
+        channels = values["model.denoiser.width"] * multiplier
+        if channels % head_size:
+            allowed = f"divides the {channels} channels of {place}"
+            nearest = _divisors_near(channels, head_size)
+            yield Broken("model.denoiser.head_size", allowed, nearest)
+            return
+
+
+def _sections(values: Values) -> Iterator[Broken]:
+    count = num_sections(values)
+    if values["model.z_size"] < count:
+        allowed = f"at least {count}, for that many sections: levels x (num_blocks + 1) + 1"
+        yield Broken("model.z_size", allowed, str(count))
+    inside = tuple(section for section in values["sample.sections"] if section < count)
+    if inside != values["sample.sections"]:
+        allowed = f"sections from 0 to {count - 1}, or () for all"
+        yield Broken("sample.sections", allowed, str(inside))
+
+
+def _mesh(values: Values) -> Iterator[Broken]:
+    data, fsdp = values["mesh.data"], values["mesh.fsdp"]
+    if data == 0:
+        yield Broken("mesh.data", "at least 1, or -1 for all devices that mesh.fsdp leaves", "-1")
+        return
+    accumulate, batch_size = values["optimizer.accumulate"], values["train.batch_size"]
+    factor = max(data, 1) * fsdp * accumulate
+    if batch_size % accumulate == 0 and batch_size % factor:
+        mesh = f"mesh.data = {data} x mesh.fsdp = {fsdp}" if data > 0 else f"mesh.fsdp = {fsdp}"
+        parts = f" x optimizer.accumulate = {accumulate}" if accumulate > 1 else ""
+        allowed = f"a multiple of {mesh}{parts}"
+        yield Broken("train.batch_size", allowed, _multiples_near(factor, batch_size))
+
+
+def _eta(values: Values) -> Iterator[Broken]:
+    sampler = values["sample.sampler"]
+    if values["sample.eta"] > 0 and sampler != "ddim":
+        allowed = f"0.0 for sample.sampler = {sampler!r}, as only ddim adds noise"
+        yield Broken("sample.eta", allowed, "0.0")

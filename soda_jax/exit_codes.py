@@ -1,0 +1,82 @@
+"""Which exit code an error ends the program with, and the line that tells of it (sysexits.h).
+
+A launcher may start a run again after 74, 75 and signals; never after 64, 65, 73 and 78.
+"""
+
+import errno
+import sys
+import traceback
+
+USAGE, DATA, INTERNAL, MEMORY, WORKDIR, IO, CONFIG, INTERRUPTED = 64, 65, 70, 71, 73, 74, 78, 130
+
+# By name, so that a wrong config needs no import of JAX.
+BY_CLASS = {
+    "soda_jax.exit_codes.UsageError": USAGE,
+    "soda_jax.config_file.ConfigError": CONFIG,
+    "soda_jax.workdir.WorkdirError": WORKDIR,
+    "soda_jax.training.checkpoint.CheckpointMismatch": CONFIG,
+    "soda_jax.training.checkpoint.SaveError": IO,
+    "soda_jax.pretrain.NonFiniteLossError": INTERNAL,
+    "builtins.KeyboardInterrupt": INTERRUPTED,
+    "builtins.MemoryError": MEMORY,
+}
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+SHOWN = 10  # problems of a config
+
+
+class UsageError(ValueError):
+    """A command line that can't be understood."""
+
+
+def tell(error: BaseException) -> int:
+    """Tells of an error on stderr, in lines `soda_jax: error: ...`, and returns the exit code.
+
+    An error that nobody expected keeps its traceback.
+    """
+    code = exit_code(error)
+    if code is None:
+        traceback.print_exception(error)
+        code = INTERNAL
+    lines = getattr(error, "problems", None) or [" ".join(str(error).split())]
+    if code == INTERRUPTED:
+        lines = ["interrupted"]
+    if code == MEMORY:
+        lines = [
+            f"out of memory: {lines[0][:300]}; raise config.optimizer.accumulate, lower "
+            "config.train.batch_size, set config.train.remat=true or config.model.dtype=bfloat16"
+        ]
+    for line in lines[:SHOWN]:
+        print(f"soda_jax: error: {line or type(error).__name__}", file=sys.stderr)
+    if len(lines) > SHOWN:
+        print(f"soda_jax: error: and {len(lines) - SHOWN} more", file=sys.stderr)
+    return code
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The exit code of an expected error; None for any other."""
+    for kind in type(error).__mro__:
+        if (code := BY_CLASS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
+            return code
+    if "RESOURCE_EXHAUSTED" in str(error) and "RuntimeError" in type(error).__name__:
+        return MEMORY
+    raised_in = _module_that_raised(error)
+    if isinstance(error, ModuleNotFoundError) and error.name is None:
+        return CONFIG  # our own words: the config asks for an optional package
+    if isinstance(error, FileNotFoundError) and raised_in in (
+        "soda_jax.config_schema",
+        "soda_jax.report",
+        "soda_jax.training.checkpoint",
+    ):
+        return WORKDIR
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        return IO
+    if isinstance(error, ValueError | OSError) and raised_in.startswith("soda_jax.data."):
+        return DATA
+    return None
+
+
+def _module_that_raised(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "") if trace else ""

@@ -1,0 +1,72 @@
+"""The workdir: found to be writable at second 0, before anything is compiled."""
+
+import errno
+import os
+import socket
+
+
+class WorkdirError(OSError):
+    """The workdir can't be used; str() is one line with the path and the reason in words."""
+
+
+def prepare_workdir(path: str) -> str:
+    """Creates the workdir and shows that files can be made in it.
+
+    A probe file is written, flushed to the disk, renamed and deleted. Its name holds host and
+    process, so that all processes of a run may do this at once. Returns the absolute path.
+
+    Raises:
+      WorkdirError: it can't be created or written.
+    """
+    folder = _absolute(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        _write_probe(os.path.join(folder, f".probe-{socket.gethostname()}-{os.getpid()}"))
+    except OSError as error:
+        raise _refusal(folder, error) from None
+    return folder
+
+
+def existing_workdir(path: str) -> str:
+    """The absolute path of a workdir that is only read.
+
+    Raises:
+      WorkdirError: it isn't a folder that can be listed.
+    """
+    folder = _absolute(path)
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise _refusal(folder, error) from None
+    return folder
+
+
+def _absolute(path: str) -> str:
+    if not path:
+        raise WorkdirError("workdir: the path is empty")
+    if "://" in path:
+        raise WorkdirError(f"workdir {path}: must be a folder; mount the bucket as one")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _write_probe(probe: str) -> None:
+    renamed = f"{probe}.renamed"
+    try:
+        with open(probe, "xb") as file:
+            file.write(bytes(4096))  # whole blocks, so that a full disk shows here
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(probe, renamed)
+    finally:
+        for name in (probe, renamed):
+            if os.path.lexists(name):
+                os.remove(name)
+
+
+def _refusal(folder: str, error: OSError) -> WorkdirError:
+    code = errno.errorcode.get(error.errno, str(error.errno))
+    blocker = folder
+    while not os.path.lexists(blocker):
+        blocker = os.path.dirname(blocker)
+    file = f"; {blocker} is a file" if os.path.isfile(blocker) else ""
+    return WorkdirError(f"workdir {folder}: {error.strerror} ({code}){file}")

@@ -1,0 +1,347 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+from configs import base
+from soda_jax import config_schema
+from soda_jax.config_fields import FIELDS
+from soda_jax.config_schema import ConfigError
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+BASE = str(REPOSITORY / "configs" / "base.py")
+VALUES = config_schema.flatten(base.get_config())
+
+
+def load(*overrides: str) -> ml_collections.ConfigDict:
+    return config_schema.load(BASE, [f"--config.{word}" for word in overrides])
+
+
+def problems_of(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides)
+    return caught.value.problems
+
+
+def test_the_table_has_every_field_of_base_and_no_other():
+    assert list(VALUES) == list(FIELDS)
+
+
+def test_the_table_allows_what_the_rooms_know():
+    from soda_jax.data.sources import SOURCES
+    from soda_jax.diffusion.process import LOSS_WEIGHTS, PREDICTIONS
+    from soda_jax.diffusion.sampler import SAMPLERS
+    from soda_jax.diffusion.schedule import SCHEDULES
+    from soda_jax.models.encoder import RESNETS
+    from soda_jax.probe import PROTOCOLS
+
+    assert FIELDS["data.source"].values == SOURCES
+    assert FIELDS["diffusion.loss_weight"].values == LOSS_WEIGHTS
+    assert FIELDS["diffusion.prediction"].values == PREDICTIONS
+    assert FIELDS["sample.sampler"].values == SAMPLERS
+    assert FIELDS["diffusion.schedule"].values == tuple(SCHEDULES)
+    assert FIELDS["model.encoder.variant"].values == tuple(RESNETS)
+    assert FIELDS["probe.protocols"].part.values == tuple(PROTOCOLS)
+
+
+def test_the_number_of_sections_is_the_models():
+    from soda_jax.config_rules import num_sections
+    from soda_jax.models import denoiser
+
+    for multipliers, num_blocks in (((1,), 1), ((1, 2), 3), ((1, 2, 2, 2), 2)):
+        values = {
+            "model.denoiser.multipliers": multipliers,
+            "model.denoiser.num_blocks": num_blocks,
+        }
+        assert num_sections(values) == denoiser.num_sections(multipliers, num_blocks)
+
+
+FILES = sorted(path.name for path in (REPOSITORY / "configs").glob("[!_]*.py"))
+PRESETS = ["cifar10.py:cpu", "cifar10.py:full", "cifar100.py:cpu", "cifar100.py:full"]
+
+
+@pytest.mark.parametrize("name", FILES + PRESETS)
+def test_every_config_is_valid_and_survives_json(name):
+    config = config_schema.load(str(REPOSITORY / "configs" / name))
+    saved = config_schema.to_json(config)
+    again = config_schema.from_json(saved)
+    assert repr(config_schema.flatten(again)) == repr(config_schema.flatten(config))
+    assert config_schema.to_json(again) == saved
+    assert again.is_locked
+
+
+def test_json_keeps_tuples_and_the_kinds_of_numbers():
+    config = load(
+        "sample.sections=[0,2]",
+        "optimizer.learning_rate=1",
+        "views.source.crop_ratio=(1,4)",
+        "name=größe",
+    )
+    again = config_schema.from_json(config_schema.to_json(config))
+    assert again.sample.sections == (0, 2) and type(again.sample.sections) is tuple
+    assert type(again.optimizer.learning_rate) is float and type(again.train.num_steps) is int
+    assert [type(part) for part in again.views.source.crop_ratio] == [float, float]
+    assert again.views.target.crop_ratio[1] == 4 / 3
+    assert again.name == "größe"
+
+
+def test_overrides_of_every_kind():
+    config = load(
+        "train.batch_size=1_024",
+        "optimizer.learning_rate=3e-4",
+        "optimizer.weight_decay=1",
+        "train.remat=true",
+        "model.denoiser.mid_attention=False",
+        "model.denoiser.multipliers=(1,2)",
+        "model.denoiser.attention_levels=()",
+        "probe.features=('pooled',)",
+        "diffusion.schedule=cosine",
+        "data.channels=1",
+        "data.path=/a folder/with=signs",
+        "name=123",
+    )
+    assert config.train.batch_size == 1024
+    assert config.optimizer.learning_rate == 3e-4
+    assert repr(config.optimizer.weight_decay) == "1.0"
+    assert config.train.remat is True and config.model.denoiser.mid_attention is False
+    assert config.model.denoiser.multipliers == (1, 2)
+    assert config.model.denoiser.attention_levels == ()
+    assert config.probe.features == ("pooled",)
+    assert config.diffusion.schedule == "cosine"
+    assert config.data.channels == 1
+    assert config.data.path == "/a folder/with=signs"
+    assert config.name == "123"
+    with pytest.raises((AttributeError, KeyError)):
+        config.train.batchsize = 3
+
+
+# overrides, then what the one line must say: the key and value, what is allowed, the nearest
+WRONG = [
+    ("train.batchsize=3", "train.batchsize: unknown key", "num_steps", "train.batch_size"),
+    ("batch_size=4", "batch_size: unknown key", "", "train.batch_size"),
+    ("modle.z_size=4", "modle.z_size: unknown key", "", "model.z_size"),
+    ("train=3", "train = 3", "a section; it has batch_size, num_steps", ""),
+    ("train.batch_size=abc", "train.batch_size = 'abc'", "a whole number from 1", ""),
+    ("train.batch_size=1e4", "train.batch_size = 10000.0", "a whole number", "(nearest: 10000)"),
+    ("train.batch_size=-3", "train.batch_size = -3", "from 1 up to", "(nearest: 1)"),
+    ("train.batch_size=1e999", "train.batch_size = inf", "a whole number", "(nearest: 1048576)"),
+    ("train.num_steps=None", "train.num_steps = None", "a whole number", ""),
+    ("optimizer.learning_rate=nan", "optimizer.learning_rate = 'nan'", "a number from 0", ""),
+    ("optimizer.ema_decay=1", "optimizer.ema_decay = 1.0", "and below 1", ""),
+    ("seed=" + "9" * 5000, "seed = ", "a whole number from 0", ""),
+    ("model.encoder.variant=resnet-18", "'resnet-18'", "one of resnet10", "'resnet18'"),
+    ("data.channels=2", "data.channels = 2", "one of 1, 3", ""),
+    ("train.remat=flase", "train.remat = 'flase'", "True or False", "(nearest: False)"),
+    ("train.remat=1", "train.remat = 1", "True or False", "(nearest: True)"),
+    ("probe.features=z", "probe.features = 'z'", "a tuple", "(nearest: ('z',))"),
+    ("probe.features=('z','z')", "('z', 'z')", "different", "(nearest: ('z',))"),
+    ("model.denoiser.multipliers=" + "(" * 5000, "model.denoiser.multipliers", "a tuple", ""),
+    ("views.source.crop_scale=(.9,.1)", "(0.9, 0.1)", "smaller one first", "(0.1, 0.9)"),
+    ("views.source.mean=(.5,)", "views.source.mean = (0.5,)", "3 parts", "(0.5, 0.5, 0.5)"),
+    ("views.target.jitter_strength=(0,0,0,.9)", "(0.0, 0.0, 0.0, 0.9)", "at most 0.5", "0.0, 0.5)"),
+    ("views.target.size=30", "views.target.size = 30", "a multiple of 8", "(nearest: 24 or 32)"),
+    ("model.denoiser.attention_levels=(1,4)", "(1, 4)", "from 0 to 3", "(nearest: (1,))"),
+    ("model.denoiser.head_size=48", "= 48", "divides the 256 channels", "(nearest: 32 or 64)"),
+    ("model.z_size=12", "model.z_size = 12", "at least 13", "(nearest: 13)"),
+    ("sample.sections=(0,13)", "sample.sections = (0, 13)", "0 to 12", "(nearest: (0,))"),
+    ("optimizer.accumulate=3", "optimizer.accumulate = 3", "batch_size = 256", "(nearest: 2 or 4)"),
+    ("mesh.data=0", "mesh.data = 0", "-1 for all", "(nearest: -1)"),
+    ("mesh.fsdp=3", "train.batch_size = 256", "a multiple of mesh.fsdp = 3", "255 or 258"),
+    ("data.source=tfds", "data.name = ''", "needs a data set's name", ""),
+    ("data.source=folder", "data.path = ''", "needs the path", ""),
+    ("train.checkpoints_to_keep=1", "= 1", "from 2", "(nearest: 2)"),
+    ("name=", "name = ''", "not empty", ""),
+]
+
+
+@pytest.mark.parametrize(
+    "override, expected", [(row[0], row[1:]) for row in WRONG], ids=[row[0][:40] for row in WRONG]
+)
+def test_a_wrong_config_gives_one_clear_line(override, expected):
+    (line,) = problems_of(override)
+    assert "\n" not in line and len(line) < 400
+    for part in expected:
+        assert part in line
+
+
+def test_rules_that_two_fields_break():
+    (line,) = problems_of("sample.sampler=heun", "sample.eta=.5")
+    assert line == "sample.eta = 0.5: 0.0 for sample.sampler = 'heun', as only ddim adds noise" + (
+        " (nearest: 0.0)"
+    )
+    assert load("sample.sampler=ddim", "sample.eta=.5").sample.eta == 0.5
+    (line,) = problems_of("mesh.data=8", "optimizer.accumulate=64")
+    assert line.startswith("train.batch_size = 256: a multiple of mesh.data = 8 x mesh.fsdp = 1 x")
+    one = "views.source.mean=(.5,)"
+    (line,) = problems_of("data.channels=1", one)
+    assert line.startswith("views.source.mean = (0.5,): as many parts as views.source.std")
+    assert load("data.channels=1", one, "views.source.std=(1,)").views.source.std == (1.0,)
+
+
+def test_all_problems_are_found_at_once():
+    found = problems_of("train.num_steps=0", "zzz=1", "model.dtype=float16", "sample.eta=2")
+    assert [line.split(" ")[0].rstrip(":") for line in found] == [
+        "zzz",
+        "model.dtype",
+        "train.num_steps",
+        "sample.eta",
+    ]
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_no_field_takes_what_it_is_not(key):
+    """Every key, with each kind of wrong value: one line that names the key, never a traceback."""
+    kind, right = FIELDS[key], VALUES[key]
+    wrong = [None, float("nan"), float("inf"), -(10**30), 10**30, {"a": 1}, object(), b"x", "\n"]
+    wrong += [[], (None,), ("nowhere",), ({},), (float("nan"),)]
+    wrong += [value for value in (True, 7, 0.123, "text") if type(value) is not type(right)]
+    assert kind.accepts(right)
+    for value in wrong:
+        as_float = isinstance(right, float) and type(value) is int
+        if (value == [] and kind.accepts(())) or (as_float and kind.accepts(float(value))):
+            continue  # lists for tuples, and ints for floats, are welcome
+        config = ml_collections.ConfigDict(config_schema.nested(VALUES | {key: value}))
+        with pytest.raises(ConfigError) as caught:
+            config_schema.validate(config)
+        assert all(line.startswith(key) for line in caught.value.problems), value
+        nearest = kind.closest(value)
+        assert nearest is None or kind.accepts(nearest), value
+
+
+def test_every_misspelt_key_is_named_with_its_neighbour():
+    for key in FIELDS:
+        (line,) = problems_of(f"{key}x=1")
+        assert line.startswith(f"{key}x: unknown key") and f"nearest: {key}" in line
+
+
+def test_a_missing_file_names_the_nearest(tmp_path):
+    for given, expected in [
+        ("configs/cifar.py", "configs/cifar.py: no such file (nearest: configs/cifar10.py"),
+        ("configs/digits", "configs/digits: no such file (nearest: configs/digits.py"),
+        ("configs", "configs: a folder; a config is a Python file in it"),
+        ("nowhere/x.py", f"nowhere/x.py: no such file, and no folder {tmp_path}/nowhere"),
+    ]:
+        (tmp_path / "configs").mkdir(exist_ok=True)
+        for name in ("cifar10", "digits", "__init__"):
+            (tmp_path / "configs" / f"{name}.py").touch()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            with pytest.raises(ConfigError) as caught:
+                config_schema.load(given)
+        assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("x = 1\n\ny = z\n", "x.py, line 3: NameError: name 'z' is not defined"),
+        ("def get_config(:\n", "x.py, line 1: SyntaxError: "),
+        ("from configs import nobody\n", "x.py, line 1: ImportError: "),
+        ("x = 1\n", "x.py: it has no function get_config()"),
+        ("def get_config():\n    return {}\n", "x.py: get_config() returns dict, not a ConfigDict"),
+        ("def get_config():\n    return 1 / 0\n", "x.py, line 2: ZeroDivisionError: division"),
+        ("def get_config(size):\n    return size\n", "x.py: missing a required argument: 'size'"),
+    ],
+)
+def test_a_broken_file_says_where(tmp_path, text, expected):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "x.py").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config_schema.load(str(folder / "x.py"))
+    assert f"{folder}/{expected}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_that_a_config_does_not_take():
+    with pytest.raises(ConfigError, match="base.py:big: too many positional arguments; .* nothing"):
+        config_schema.load(f"{BASE}:big")
+    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, cpu"):
+        config_schema.load(BASE.replace("base.py", "cifar10.py:gpu"))
+
+
+def test_a_config_imports_its_own_neighbours_not_ours(tmp_path):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    ours = (REPOSITORY / "configs" / "base.py").read_text()
+    (folder / "base.py").write_text(ours.replace('config.name = "base"', 'config.name = "theirs"'))
+    (folder / "x.py").write_text("from configs.base import get_config as get_config\n")
+    before = sys.modules["configs.base"], list(sys.path)
+    assert config_schema.load(str(folder / "x.py")).name == "theirs"
+    assert (sys.modules["configs.base"], sys.path) == before
+    assert config_schema.load(BASE).name == "base"
+
+
+def test_differences_name_both_values():
+    saved, given = load(), load("train.batch_size=512", "sample.sections=(1,)")
+    assert config_schema.differences(saved, given) == [
+        "train.batch_size: saved 256, given 512",
+        "sample.sections: saved (), given (1,)",
+    ]
+    assert config_schema.differences(saved, load()) == []
+
+
+def test_a_run_keeps_to_the_config_that_it_began_with(tmp_path):
+    workdir = str(tmp_path)
+    config_schema.remember(load("train.num_steps=10"), workdir)
+    longer = load("train.num_steps=20", "sample.eta=.5", "mesh.fsdp=2")
+    config_schema.remember(longer, workdir)
+    assert config_schema.recall(workdir) == longer
+    assert config_schema.recall(workdir, ["--config.sample.eta=0"]).sample.eta == 0
+    with pytest.raises(ConfigError) as caught:
+        config_schema.remember(load("model.z_size=64", "seed=1", "train.num_steps=30"), workdir)
+    assert caught.value.problems[:2] == [
+        "seed: saved 0, given 1",
+        "model.z_size: saved 128, given 64",
+    ]
+    assert len(caught.value.problems) == 3 and "--workdir" in caught.value.problems[2]
+    assert config_schema.recall(workdir) == longer
+    assert os.listdir(workdir) == ["config.json"]
+
+
+def test_a_cosine_ends_where_it_was_said_to_end(tmp_path):
+    config_schema.remember(load("optimizer.decay=cosine"), str(tmp_path))
+    with pytest.raises(ConfigError, match="train.num_steps: saved 100000, given 7"):
+        config_schema.remember(load("optimizer.decay=cosine", "train.num_steps=7"), str(tmp_path))
+
+
+def test_a_saved_config_that_is_broken(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run is there"):
+        config_schema.recall(str(tmp_path))
+    path = tmp_path / "config.json"
+    for text, expected in [
+        ('{"name": ', "not a saved config"),
+        ("[]", "where an object was expected"),
+        (config_schema.to_json(load()).replace('"seed": 0', '"sed": 0'), "sed: unknown key"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            config_schema.recall(str(tmp_path))
+        assert expected in caught.value.problems[0] and str(path) in caught.value.problems[0]
+
+
+def test_the_command_line_refuses_a_wrong_key_before_it_touches_anything(tmp_path):
+    program = """
+import sys
+from soda_jax.__main__ import main
+code = main(sys.argv[1:])
+assert not {"jax", "numpy", "flax", "tensorflow"} & set(sys.modules), "a heavy import"
+sys.exit(code)
+"""
+    words = ["pretrain", f"--config={BASE}", f"--workdir={tmp_path}/run", "--config.train.sed=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 78
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("soda_jax: error: train.sed: unknown key (nearest: ")
+    assert os.listdir(tmp_path) == []
