@@ -1,0 +1,115 @@
+"""The noising process: x_t from x_0, what the network predicts of it, how errors are weighed."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from soda_jax.array_types import Array
+from soda_jax.diffusion.schedule import Schedule
+
+PREDICTIONS = ("epsilon", "x_0", "v")
+LOSS_WEIGHTS = ("uniform", "epsilon", "min_snr")
+
+_MIN_SNR_GAMMA = 5.0  # Hang et al. 2023, section 4
+_SMALLEST_SCALE = 1e-6  # a divisor alpha or sigma is never less: finite even at t = 0, sigma = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A schedule, and the quantity that a network predicts.
+
+    In all methods t is [b] float32 in [0, 1], pictures are [b h w c] float32, and a prediction
+    (which may have a lower precision) has the shape of its picture.
+
+    Attributes:
+      schedule: alpha and sigma of t.
+      prediction: what the network predicts: "epsilon"; "x_0"; or "v", which is
+        alpha epsilon - sigma x_0 (Salimans and Ho 2022).
+      loss_weight: of the squared error of the prediction: "uniform", 1; "epsilon", so that it
+        counts as an error in epsilon; "min_snr", min(SNR, 5) times the error in x_0 (Hang et al.
+        2023).
+      t_min: the smallest t in training and sampling.
+
+    Raises:
+      ValueError: an unknown prediction or loss_weight, or t_min not in (0, 1).
+    """
+
+    schedule: Schedule
+    prediction: str = "epsilon"
+    loss_weight: str = "uniform"
+    t_min: float = 1e-3
+
+    def __post_init__(self):
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(
+                f"prediction is {self.prediction!r}; allowed: {', '.join(PREDICTIONS)}"
+            )
+        if self.loss_weight not in LOSS_WEIGHTS:
+            raise ValueError(
+                f"loss_weight is {self.loss_weight!r}; allowed: {', '.join(LOSS_WEIGHTS)}"
+            )
+        if not 0.0 < self.t_min < 1.0:
+            raise ValueError(f"t_min is {self.t_min}; it must lie between 0 and 1, such as 0.001")
+
+    def draw_t(self, key: Array, b: int) -> Array:
+        """Times for training: [b] float32, uniform in [t_min, 1]."""
+        return jax.random.uniform(key, (b,), jnp.float32, self.t_min, 1.0)
+
+    def corrupt(self, x_0: Array, epsilon: Array, t: Array) -> Array:
+        """x_t = alpha x_0 + sigma epsilon; [b h w c]."""
+        alpha, sigma = self._scales(t, x_0)
+        return alpha * x_0 + sigma * epsilon
+
+    def target(self, x_0: Array, epsilon: Array, t: Array) -> Array:
+        """What the network should predict; [b h w c]."""
+        if self.prediction == "epsilon":
+            return epsilon
+        if self.prediction == "x_0":
+            return x_0
+        alpha, sigma = self._scales(t, x_0)
+        return alpha * epsilon - sigma * x_0
+
+    def to_x_0(self, prediction: Array, x_t: Array, t: Array) -> Array:
+        """The x_0 that a prediction stands for; [b h w c] of x_t's type."""
+        prediction = prediction.astype(x_t.dtype)
+        if self.prediction == "x_0":
+            return prediction
+        alpha, sigma = self._scales(t, x_t)
+        if self.prediction == "v":
+            return alpha * x_t - sigma * prediction
+        return (x_t - sigma * prediction) / jnp.maximum(alpha, _SMALLEST_SCALE)
+
+    def to_epsilon(self, prediction: Array, x_t: Array, t: Array) -> Array:
+        """The epsilon that a prediction stands for; [b h w c] of x_t's type."""
+        prediction = prediction.astype(x_t.dtype)
+        if self.prediction == "epsilon":
+            return prediction
+        alpha, sigma = self._scales(t, x_t)
+        if self.prediction == "v":
+            return sigma * x_t + alpha * prediction
+        return (x_t - alpha * prediction) / jnp.maximum(sigma, _SMALLEST_SCALE)
+
+    def weight(self, t: Array) -> Array:
+        """Weight of the prediction's squared error; [b], finite for t in [t_min, 1].
+
+        An error e in v is alpha e in epsilon and sigma e in x_0; an error e in x_0 is
+        (alpha / sigma) e in epsilon.
+        """
+        if self.loss_weight == "uniform":
+            return jnp.ones_like(t)
+        alpha_squared = self.schedule.alpha_bar(t)
+        sigma_squared = self.schedule.sigma_squared(t)
+        snr = alpha_squared / sigma_squared
+        if self.loss_weight == "epsilon":
+            return {"epsilon": jnp.ones_like(t), "v": alpha_squared, "x_0": snr}[self.prediction]
+        return {
+            "epsilon": jnp.minimum(1.0, _MIN_SNR_GAMMA / snr),
+            "v": jnp.minimum(alpha_squared, _MIN_SNR_GAMMA * sigma_squared),
+            "x_0": jnp.minimum(snr, _MIN_SNR_GAMMA),
+        }[self.prediction]
+
+    def _scales(self, t: Array, picture: Array) -> tuple[Array, Array]:
+        """alpha and sigma, shaped [b 1 1 1] to meet the picture."""
+        t = t.reshape(t.shape + (1,) * (picture.ndim - t.ndim))
+        return self.schedule.alpha(t), self.schedule.sigma(t)

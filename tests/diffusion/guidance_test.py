@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from soda_jax.diffusion import guidance, schedule
+from soda_jax.diffusion.process import PREDICTIONS, Process
+
+X_T = jax.random.normal(jax.random.key(0), (2, 2, 1, 1))
+T = jnp.array([0.3, 0.8])
+
+
+def _with(x_t, t):
+    return 0.4 * x_t + t.reshape(2, 1, 1, 1)
+
+
+def _without(x_t, t):
+    return 0.1 * x_t
+
+
+def _never(x_t, t):
+    raise AssertionError("null_fn was called")
+
+
+def test_scale_0_calls_the_conditional_function_alone():
+    for zero in (0, 0.0):
+        np.testing.assert_array_equal(guidance.guide(_with, _never, zero)(X_T, T), _with(X_T, T))
+    with pytest.raises(AssertionError):
+        guidance.guide(_with, _never, 0.3)(X_T, T)
+
+
+def test_scale_minus_1_is_unconditional_and_between_them_it_is_a_line():
+    null = guidance.guide(_with, _without, -1.0)(X_T, T)
+    np.testing.assert_allclose(null, _without(X_T, T), atol=1e-6)
+    for scale in (0.3, 2.0):
+        guided = guidance.guide(_with, _without, scale)(X_T, T)
+        np.testing.assert_allclose(
+            guided - _with(X_T, T), scale * (_with(X_T, T) - _without(X_T, T)), atol=1e-5
+        )
+
+
+def test_nothing_to_add_where_both_agree():
+    np.testing.assert_allclose(guidance.guide(_with, _with, 2.0)(X_T, T), _with(X_T, T), atol=1e-5)
+
+
+def test_the_scale_may_be_traced():
+    traced = jax.jit(lambda scale: guidance.guide(_with, _without, scale)(X_T, T))
+    np.testing.assert_allclose(
+        traced(jnp.float32(0.3)), guidance.guide(_with, _without, 0.3)(X_T, T), atol=1e-6
+    )
+
+
+def test_guidance_is_the_same_whichever_is_predicted():
+    noise = schedule.InvertedCosine()
+    pictures = {}
+    for prediction in PREDICTIONS:
+        process = Process(noise, prediction)
+
+        def predicting(epsilon_fn, process=process):
+            def fn(x_t, t):
+                epsilon = epsilon_fn(x_t, t)
+                x_0 = Process(noise, "epsilon").to_x_0(epsilon, x_t, t)
+                return process.target(x_0, epsilon, t)
+
+            return fn
+
+        guided = guidance.guide(predicting(_with), predicting(_without), 2.0)
+        pictures[prediction] = process.to_x_0(guided(X_T, T), X_T, T)
+    np.testing.assert_allclose(pictures["x_0"], pictures["epsilon"], atol=1e-4)
+    np.testing.assert_allclose(pictures["v"], pictures["epsilon"], atol=1e-4)
