@@ -1,0 +1,150 @@
+"""Pictures in numpy files: .npz with named arrays, or .npy, which stays on the disk."""
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from soda_jax.data import images, records
+
+IMAGE_KEYS = ("images", "image", "imgs", "x", "X")
+LABEL_KEYS = ("labels", "label", "y", "Y")
+
+
+def open_arrays(path: str, split: str, image_size: int, channels: int) -> records.ArraySource:
+    """Opens .npz, .npy, or a folder of <split>.npz or <split>.npy (and <split>_labels.npy).
+
+    In an .npz the keys are images and labels, or x and y, alone or with the split before or
+    behind (x_train, train_images). Pictures are [n h w] or [n h w c], uint8 or float in [0, 1];
+    a set of uint8 whose largest value is 1 is taken for black and white. Objects are never
+    unpickled.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        path = _file_of_split(path, split)
+        whole_file = True
+    elif os.path.isfile(path):
+        whole_file = False
+    else:
+        raise FileNotFoundError(f"no arrays at {path}")
+    if path.endswith(".npz"):
+        pictures, targets, divided = _read_npz(path, split)
+        if pictures.dtype == np.uint8 and pictures.size and pictures.max() <= 1:
+            pictures = pictures.astype(bool)
+    elif path.endswith(".npy"):
+        pictures, targets, divided = _read(path), None, False
+        beside = path.removesuffix(".npy") + "_labels.npy"
+        if os.path.isfile(beside):
+            targets = _read(beside)
+    else:
+        raise ValueError(f"{path}: expected an .npz, an .npy, or a folder of them")
+    _check(path, pictures)
+    targets = None if targets is None else _check_labels(path, targets, len(pictures))
+    rows = None
+    if not (divided or whole_file):
+        records.check_split(path, split, records.DIVIDED)
+        rows = records.divide((str(n) for n in range(len(pictures))), split)
+    if path.endswith(".npz"):
+        chosen = slice(None) if rows is None else rows
+        pictures = images.to_uint8(pictures[chosen], path)
+        pictures = images.fit_arrays(pictures, image_size, channels)
+        targets = None if targets is None else targets[chosen]
+        rows = None
+    return records.ArraySource(
+        f"arrays {os.path.basename(path)}",
+        split,
+        image_size,
+        channels,
+        pictures,
+        targets,
+        None,
+        rows,
+    )
+
+
+def _file_of_split(folder: str, split: str) -> str:
+    for ending in (".npz", ".npy"):
+        if os.path.isfile(path := os.path.join(folder, split + ending)):
+            return path
+    names = sorted(name for name in os.listdir(folder) if name.endswith((".npz", ".npy")))
+    stems = [os.path.splitext(name)[0] for name in names if not name.endswith("_labels.npy")]
+    raise FileNotFoundError(
+        f"no {split}.npz or {split}.npy in {folder}; {records.choices(split, stems)}"
+    )
+
+
+def _read_npz(path: str, split: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Pictures, labels or None, and whether the keys told the split."""
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as .npz ({error})") from error
+    with file:
+        keys = list(file.files)
+        for divided in (True, False):
+            image_keys = _with_split(IMAGE_KEYS, split) if divided else IMAGE_KEYS
+            label_keys = _with_split(LABEL_KEYS, split) if divided else LABEL_KEYS
+            image_key = next((key for key in image_keys if key in keys), None)
+            label_key = next((key for key in label_keys if key in keys), None)
+            if image_key:
+                labels = _entry(file, label_key, path) if label_key else None
+                return _entry(file, image_key, path), labels, divided
+    splits = _splits(keys)
+    if splits:
+        raise ValueError(f"{path} has no split {split!r}; {records.choices(split, splits)}")
+    raise ValueError(
+        f"{path}: no pictures among its arrays ({', '.join(keys) or 'none'}); expected images, "
+        f"x, images_{split}, x_{split} or {split}_images"
+    )
+
+
+def _with_split(names: tuple[str, ...], split: str) -> list[str]:
+    return [key for name in names for key in (f"{name}_{split}", f"{split}_{name}")]
+
+
+def _splits(keys: list[str]) -> list[str]:
+    """The splits that the picture keys of an .npz speak of."""
+    found = set()
+    for key in keys:
+        for name in IMAGE_KEYS:
+            if key.startswith(name + "_"):
+                found.add(key.removeprefix(name + "_"))
+            elif key.endswith("_" + name):
+                found.add(key.removesuffix("_" + name))
+    return sorted(found)
+
+
+def _entry(file: np.lib.npyio.NpzFile, key: str, path: str) -> np.ndarray:
+    try:
+        return file[key]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise ValueError(f"{path}: its array {key!r} cannot be read ({error})") from error
+
+
+def _read(path: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as .npy ({error})") from error
+
+
+def _check(path: str, pictures: np.ndarray) -> None:
+    shape = pictures.shape
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3, 4))) or 0 in shape:
+        raise ValueError(f"{path}: pictures of shape {shape}; expected [n h w] or [n h w 1|3|4]")
+    images.to_uint8(pictures[:1], path)
+
+
+def _check_labels(path: str, labels: np.ndarray, num_examples: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (num_examples,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{path}: labels of shape {labels.shape} and type {labels.dtype}; expected one "
+            f"integer for each of {num_examples} pictures"
+        )
+    if labels.min() < 0:
+        raise ValueError(f"{path}: labels must not be negative, the least is {labels.min()}")
+    return labels.astype(np.int32)

@@ -1,0 +1,138 @@
+"""What each side of a pair sees: uint8 pictures in, networks' inputs out."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from soda_jax import rngs
+from soda_jax.array_types import Array, Batch
+from soda_jax.data import augment
+from soda_jax.data.rand_augment import rand_augment
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The augmentation of one side; configs/base.py says what each field means and whence it is.
+
+    Hashable, so it can be a static argument of jit.
+    """
+
+    size: int = 32
+    crop_prob: float = 0.95
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip_prob: float = 0.5
+    randaugment_prob: float = 0.0
+    randaugment_ops: int = 2
+    randaugment_magnitude: float = 9.0
+    jitter_prob: float = 0.0
+    jitter_strength: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    grayscale_prob: float = 0.0
+    noise: float = 0.0
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        for name in ("crop_scale", "crop_ratio", "jitter_strength", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("crop_prob", "flip_prob", "randaugment_prob", "jitter_prob", "grayscale_prob"):
+            if not 0 <= (prob := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1, not {prob}")
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size}")
+        if not (len(self.crop_scale) == 2 and 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1):
+            raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {self.crop_scale}")
+        if not (len(self.crop_ratio) == 2 and 0 < self.crop_ratio[0] <= self.crop_ratio[1]):
+            raise ValueError(f"crop_ratio must be 0 < low <= high, not {self.crop_ratio}")
+        if len(self.jitter_strength) != 4 or min(self.jitter_strength) < 0:
+            raise ValueError(
+                "jitter_strength must be four numbers from 0 up (brightness, contrast, "
+                f"saturation, hue), not {self.jitter_strength}"
+            )
+        if self.randaugment_ops < 1 or not 0 <= self.randaugment_magnitude <= 10:
+            raise ValueError(
+                "randaugment_ops must be at least 1 and randaugment_magnitude from 0 to 10, "
+                f"not {self.randaugment_ops} and {self.randaugment_magnitude}"
+            )
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+            raise ValueError(
+                "mean and std must be one or three numbers each, std above 0, "
+                f"not {self.mean} and {self.std}"
+            )
+        if self.noise < 0:
+            raise ValueError(f"noise must not be negative, it is {self.noise}")
+
+
+def augmented(keys: Array, images: Array, view: View) -> Array:
+    """Random views of pictures, one key for each.
+
+    Crop, flip, RandAugment, jitter, grayscale, then (x - mean) / std, then noise. What has the
+    probability 0 is left out of the graph.
+
+    Args:
+      keys: [b]; a picture's view depends on its own key alone.
+      images: [b h w c] uint8.
+
+    Returns:
+      [b s s c] float32.
+    """
+
+    def named(name: str) -> Array:
+        return jax.vmap(lambda key: rngs.stream(key, name))(keys)
+
+    x = from_uint8(images)
+    if view.crop_prob:
+        scale, ratio = view.crop_scale, view.crop_ratio
+        x = augment.random_resized_crop(named("crop"), x, view.size, scale, ratio, view.crop_prob)
+    else:
+        x = augment.resize(x, view.size)
+    if view.flip_prob:
+        x = augment.random_flip(named("flip"), x, view.flip_prob)
+    if view.randaugment_prob:
+        ops, magnitude = view.randaugment_ops, view.randaugment_magnitude
+        x = rand_augment(named("randaugment"), x, ops, magnitude, view.randaugment_prob)
+    if view.jitter_prob:
+        x = augment.color_jitter(named("jitter"), x, view.jitter_strength, view.jitter_prob)
+    if view.grayscale_prob:
+        x = augment.random_grayscale(named("grayscale"), x, view.grayscale_prob)
+    x = scaled(x, view)
+    if view.noise:
+        x = augment.gaussian_noise(named("noise"), x, view.noise)
+    return x
+
+
+def plain(images: Array, view: View) -> Array:
+    """Pictures [b h w c] uint8 resized and scaled only, as evaluation sees them: [b s s c]."""
+    return scaled(augment.resize(from_uint8(images), view.size), view)
+
+
+def pair(key: Array, images: Array, source_view: View, target_view: View) -> Batch:
+    """Source and target of each picture, drawn independently of each other.
+
+    Args:
+      key: of this step; a picture's draws depend on it and on the place in the batch.
+      images: [b h w c] uint8.
+    """
+    places = jnp.arange(images.shape[0])
+    source_keys = rngs.per_example(rngs.stream(key, "source"), places)
+    target_keys = rngs.per_example(rngs.stream(key, "target"), places)
+    return Batch(
+        source=augmented(source_keys, images, source_view),
+        target=augmented(target_keys, images, target_view),
+    )
+
+
+def from_uint8(images: Array) -> Array:
+    """uint8 as float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def scaled(x: Array, view: View) -> Array:
+    """(x - mean) / std for each channel; pictures of one channel take the first entries."""
+    c = x.shape[-1]
+    mean, std = (
+        jnp.broadcast_to(jnp.array(values[:c], x.dtype), (c,)).reshape(1, 1, 1, c)
+        for values in (view.mean, view.std)
+    )
+    return (x - mean) / std
