@@ -1,0 +1,70 @@
+"""The code z and its sections: how it is cut, and which parts of it are dropped in training."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from soda_jax.array_types import Array
+
+
+def section_sizes(z_size: int, num_sections: int) -> tuple[int, ...]:
+    """Sizes of the sections of z, in order; they differ by at most one, larger ones first [D]."""
+    if z_size < num_sections:
+        raise ValueError(
+            f"z_size {z_size} is too small: this denoiser cuts z into {num_sections} sections"
+        )
+    small, larger = divmod(z_size, num_sections)
+    return (small + 1,) * larger + (small,) * (num_sections - larger)
+
+
+def split_sections(z: Array, num_sections: int) -> list[Array]:
+    """z [b z] -> its sections, a list of [b z_i]."""
+    return jnp.split(z, np.cumsum(section_sizes(z.shape[-1], num_sections))[:-1], axis=-1)
+
+
+def mask_sections(z: Array, section_mask: Array) -> Array:
+    """Zeroes the sections of z [b z] where section_mask [b l] is False."""
+    sizes = section_sizes(z.shape[-1], section_mask.shape[-1])
+    keep = jnp.repeat(section_mask, np.asarray(sizes), axis=-1, total_repeat_length=z.shape[-1])
+    return jnp.where(keep, z, jnp.zeros_like(z))
+
+
+def draw_section_mask(
+    key: Array, b: int, num_sections: int, section_drop_rate: float, latent_drop_rate: float
+) -> Array:
+    """Layer masking: a mask [b l], False where a section is dropped in training.
+
+    Two independent draws for each example [D]: each section is dropped with `section_drop_rate`,
+    and all of z with `latent_drop_rate` (classifier-free guidance for the whole code).
+    """
+    section_key, latent_key = jax.random.split(key)
+    sections = jax.random.bernoulli(section_key, 1 - section_drop_rate, (b, num_sections))
+    latent = jax.random.bernoulli(latent_key, 1 - latent_drop_rate, (b, 1))
+    return sections & latent
+
+
+class Bottleneck(nn.Module):
+    """Drops sections of z in training (random stream "bottleneck"), and never at evaluation.
+
+    A section_mask [b l] given by the caller (partial conditioning) is applied in both.
+    """
+
+    num_sections: int
+    section_drop_rate: float = 0.1
+    latent_drop_rate: float = 0.1
+
+    @nn.compact
+    def __call__(self, z: Array, section_mask: Array | None = None, train: bool = False) -> Array:
+        if section_mask is not None:
+            z = mask_sections(z, section_mask)
+        if train:
+            drawn = draw_section_mask(
+                self.make_rng("bottleneck"),
+                z.shape[0],
+                self.num_sections,
+                self.section_drop_rate,
+                self.latent_drop_rate,
+            )
+            z = mask_sections(z, drawn)
+        return z

@@ -1,0 +1,163 @@
+"""The denoiser: a U-Net whose residual blocks are modulated by t and by sections of z.
+
+Which section reaches which layer (SODA, layer modulation [P]; our reading for this U-Net [D]):
+every skip is one layer on the way down: the stem, each residual block, each down-sampler. L levels
+of n blocks push m = L (n + 1) skips, and exactly m up blocks pop them. A section travels with its
+skip: the up block that pops skip i is modulated by section i, as was the layer that pushed it; the
+middle takes section m. A layer without modulation (the stem, a strided convolution) still owns its
+section.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from soda_jax.array_types import Array
+from soda_jax.models.bottleneck import split_sections
+from soda_jax.models.layers import (
+    Attention,
+    GroupNorm,
+    TimeEmbedding,
+    conv,
+    downsample,
+    residual_sum,
+    truncated_normal,
+    upsample,
+)
+from soda_jax.models.modulation import ModulatedNorm
+
+
+def num_sections(multipliers: tuple[int, ...], num_blocks: int) -> int:
+    """m + 1: one section for each of the m = L (n + 1) skips, and one for the middle."""
+    return len(multipliers) * (num_blocks + 1) + 1
+
+
+class ModulatedBlock(nn.Module):
+    """A residual block; its second norm is modulated. `resample` is "", "down" or "up"."""
+
+    features: int
+    dropout: float
+    rescale: bool
+    zero_init: bool
+    resample: str = ""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, time: Array, z_section: Array | None, train: bool) -> Array:
+        change = {"": lambda h: h, "down": downsample, "up": upsample}[self.resample]
+
+        h = nn.silu(GroupNorm(name="norm0")(x)).astype(self.dtype)
+        h = conv(self.features, 3, "conv0", self.dtype)(change(h))
+        h = nn.silu(ModulatedNorm(self.dtype, name="modulation")(h, time, z_section))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        last_init = nn.initializers.zeros if self.zero_init else truncated_normal
+        h = conv(self.features, 3, "conv1", self.dtype, last_init)(h)
+
+        x = change(x)
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, "shortcut", self.dtype)(x)
+        return residual_sum(x, h, self.rescale)
+
+
+class Denoiser(nn.Module):
+    """(x_t [b h w c], t [b], z [b z] or None) -> a prediction [b h w c] in float32.
+
+    Attributes:
+      width, multipliers: level i has width * multipliers[i] channels, at 1 / 2^i of the resolution.
+      num_blocks: residual blocks of a level on the way down; one more on the way up.
+      attention_levels: levels with self-attention after each block; mid_attention: in the middle.
+      head_size: channels of an attention head.
+      resample: "strided" (a strided convolution; nearest neighbour and a convolution), or
+        "residual" (a modulated block that changes the resolution; on the way up it shares the
+        section of the block before it [D]).
+      rescale: residual sums over sqrt 2 [P]. Skips are concatenated: nothing is summed there [D].
+      zero_init: the last convolution of each block, and of the net, starts at zero [D].
+    """
+
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_blocks: int = 2
+    attention_levels: tuple[int, ...] = (1,)
+    mid_attention: bool = True
+    head_size: int = 64
+    dropout: float = 0.1
+    resample: str = "strided"
+    rescale: bool = True
+    zero_init: bool = True
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, z: Array | None, train: bool = False) -> Array:
+        b, height, width, channels = x_t.shape
+        factor = 2 ** (len(self.multipliers) - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"{len(self.multipliers)} levels need a height and width that {factor} divides, "
+                f"not {height}x{width}"
+            )
+        m = num_sections(self.multipliers, self.num_blocks) - 1
+        sections = [None] * (m + 1) if z is None else split_sections(z, m + 1)
+        time = TimeEmbedding(self.width, 4 * self.width, name="time")(t)
+        block_class = (
+            nn.remat(ModulatedBlock, static_argnums=(4,)) if self.remat else ModulatedBlock
+        )
+
+        def block(h, section, name, features=None, resample=""):
+            return block_class(
+                features=features or h.shape[-1],
+                dropout=self.dropout,
+                rescale=self.rescale,
+                zero_init=self.zero_init,
+                resample=resample,
+                dtype=self.dtype,
+                name=name,
+            )(h, time, sections[section], train)
+
+        def attention(h, name):
+            return Attention(self.head_size, self.rescale, self.zero_init, self.dtype, name=name)(h)
+
+        def place(h):
+            return f"{h.shape[1]}x{h.shape[2]}"
+
+        h = conv(self.width * self.multipliers[0], 3, "stem", self.dtype)(x_t.astype(self.dtype))
+        skips = [h]
+        for level, multiplier in enumerate(self.multipliers):
+            for index in range(self.num_blocks):
+                name = f"down_{place(h)}_block{index}"
+                h = block(h, len(skips), name, self.width * multiplier)
+                if level in self.attention_levels:
+                    h = attention(h, f"{name}_attention")
+                skips.append(h)
+            if level < len(self.multipliers) - 1:
+                name = f"down_{place(h)}_sample"
+                if self.resample == "strided":
+                    h = conv(h.shape[-1], 3, name, self.dtype, strides=(2, 2))(h)
+                else:
+                    h = block(h, len(skips), name, resample="down")
+                skips.append(h)
+
+        h = block(h, m, "mid_block0")
+        if self.mid_attention:
+            h = attention(h, "mid_attention")
+        h = block(h, m, "mid_block1")
+
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for index in range(self.num_blocks + 1):
+                name = f"up_{place(h)}_block{index}"
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                section = len(skips)
+                h = block(h, section, name, self.width * multiplier)
+                if level in self.attention_levels:
+                    h = attention(h, f"{name}_attention")
+            if level > 0:
+                name = f"up_{place(h)}_sample"
+                if self.resample == "strided":
+                    h = conv(h.shape[-1], 3, name, self.dtype)(upsample(h))
+                else:
+                    h = block(h, section, name, resample="up")
+
+        h = nn.silu(GroupNorm(name="norm")(h))
+        out_init = nn.initializers.zeros if self.zero_init else truncated_normal
+        return conv(channels, 3, "out", jnp.float32, out_init)(h)

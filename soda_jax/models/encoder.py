@@ -1,0 +1,136 @@
+"""The encoder: a ResNet v2 (He et al. 2016, pre-activation), global pooling, a linear map to z."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from soda_jax.array_types import Array
+from soda_jax.models.layers import GroupNorm, glorot
+
+# variant: (blocks of each stage, bottleneck blocks)
+RESNETS = {
+    "resnet10": ((1, 1, 1, 1), False),
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+}
+
+# stem: (kernel size, stride); "standard" is followed by a max-pool of stride 2
+STEMS = {"small": (3, 1), "patch": (4, 2), "standard": (7, 2)}
+
+
+class Norm(nn.Module):
+    """Batch or group normalisation in float32, then ReLU; returns `dtype`."""
+
+    kind: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool) -> Array:
+        if self.kind == "group":
+            h = GroupNorm(name="group")(h)
+        else:
+            h = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                dtype=jnp.float32,
+                name="batch",
+            )(h)
+        return nn.relu(h).astype(self.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """A pre-activation block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=glorot)
+        norm = partial(Norm, self.norm, self.dtype)
+        out = self.features * (4 if self.bottleneck else 1)
+        strides = (self.stride, self.stride)
+
+        h = norm(name="norm0")(x, train)
+        if self.stride > 1 or x.shape[-1] != out:
+            x = conv(out, (1, 1), strides, name="shortcut")(h)
+
+        if self.bottleneck:
+            h = conv(self.features, (1, 1), name="conv0")(h)
+            h = norm(name="norm1")(h, train)
+            h = conv(self.features, (3, 3), strides, name="conv1")(h)
+            h = norm(name="norm2")(h, train)
+            h = conv(out, (1, 1), name="conv2")(h)
+        else:
+            h = conv(self.features, (3, 3), strides, name="conv0")(h)
+            h = norm(name="norm1")(h, train)
+            h = conv(out, (3, 3), name="conv1")(h)
+        return x + h
+
+
+class ResNet(nn.Module):
+    """The trunk: [b h w c] -> pooled features [b d] in float32."""
+
+    variant: str = "resnet18"
+    width_multiplier: float = 1.0
+    stem: str = "small"
+    norm: str = "batch"
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        stage_sizes, bottleneck = RESNETS[self.variant]
+        width = max(1, round(64 * self.width_multiplier))
+        block_class = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+
+        x = x.astype(self.dtype)
+        size, stride = STEMS[self.stem]
+        h = nn.Conv(
+            width,
+            (size, size),
+            (stride, stride),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=glorot,
+            name="stem",
+        )(x)
+        if self.stem == "standard":
+            h = nn.max_pool(h, (3, 3), (2, 2), padding="SAME")
+
+        for stage, num_blocks in enumerate(stage_sizes):
+            for index in range(num_blocks):
+                h = block_class(
+                    features=width * 2**stage,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    bottleneck=bottleneck,
+                    norm=self.norm,
+                    dtype=self.dtype,
+                    name=f"stage{stage}_block{index}",
+                )(h, train)
+        h = Norm(self.norm, self.dtype, name="norm")(h, train)
+        return h.astype(jnp.float32).mean((1, 2))
+
+
+class Encoder(nn.Module):
+    """source [b h w c] -> z [b z_size] in float32.
+
+    The pooled features before the linear map are the output of the sub-module "trunk".
+    """
+
+    z_size: int
+    trunk: ResNet
+
+    def setup(self):
+        self.head = nn.Dense(self.z_size, kernel_init=glorot)
+
+    def __call__(self, source: Array, train: bool = False) -> Array:
+        return self.head(self.trunk(source, train))

@@ -1,0 +1,105 @@
+"""Parts that the networks share: initialisers, norms, time encoding, attention, resampling."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from soda_jax.array_types import Array
+
+# The denoiser's initialiser is a truncated normal [P]; its fan-in scale is ours [D].
+truncated_normal = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+glorot = nn.initializers.glorot_uniform()
+
+
+def num_groups(channels: int) -> int:
+    """Groups of a GroupNorm: at most 32, and at least four channels in each where that divides."""
+    return next(g for g in range(min(32, max(channels // 4, 1)), 0, -1) if channels % g == 0)
+
+
+class GroupNorm(nn.Module):
+    """GroupNorm in float32, whatever the activations are; returns float32."""
+
+    use_affine: bool = True
+
+    @nn.compact
+    def __call__(self, h: Array) -> Array:
+        return nn.GroupNorm(
+            num_groups(h.shape[-1]),
+            epsilon=1e-5,
+            dtype=jnp.float32,
+            use_bias=self.use_affine,
+            use_scale=self.use_affine,
+        )(h)
+
+
+def conv(features: int, size: int, name: str, dtype: Any, kernel_init=truncated_normal, **kwargs):
+    """A square convolution with the denoiser's initialiser."""
+    return nn.Conv(
+        features, (size, size), dtype=dtype, kernel_init=kernel_init, name=name, **kwargs
+    )
+
+
+def time_encoding(t: Array, size: int, scale: float = 1e-4) -> Array:
+    """Sinusoids of t in [0, 1], as SODA scales them: [b] -> [b, size] in [-1, 1].
+
+    p = 2t - 1 in [-1, 1]; angle_k = p / (2 pi scale 10000^(k / (size / 2))); cosines first [P].
+    """
+    half = size // 2
+    wavelength = 2 * jnp.pi * scale * 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
+    angle = (2 * t[:, None] - 1) / wavelength[None, :]
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """t [b] -> [b, features]: sinusoids of `encoding_size`, then linear, SiLU, linear [P]."""
+
+    encoding_size: int
+    features: int
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        h = time_encoding(t, self.encoding_size)
+        h = nn.silu(nn.Dense(self.features, kernel_init=truncated_normal, name="linear0")(h))
+        return nn.Dense(self.features, kernel_init=truncated_normal, name="linear1")(h)
+
+
+class Attention(nn.Module):
+    """Self-attention among the pixels of [b h w c], added to its input; softmax in float32."""
+
+    head_size: int
+    rescale: bool
+    zero_init: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, height, width, c = x.shape
+        if c % self.head_size:
+            raise ValueError(f"attention: {c} channels don't divide into heads of {self.head_size}")
+        heads = (b, height * width, c // self.head_size, self.head_size)
+        h = GroupNorm(name="norm")(x).astype(self.dtype)
+        q, k, v = jnp.split(conv(3 * c, 1, "qkv", self.dtype)(h), 3, axis=-1)
+        h = jax.nn.dot_product_attention(q.reshape(heads), k.reshape(heads), v.reshape(heads))
+        out_init = nn.initializers.zeros if self.zero_init else truncated_normal
+        h = conv(c, 1, "out", self.dtype, out_init)(h.reshape(b, height, width, c))
+        return residual_sum(x, h, self.rescale)
+
+
+def residual_sum(x: Array, h: Array, rescale: bool) -> Array:
+    """x + h, over sqrt 2 where `rescale`: unit variances stay unit variances [P]."""
+    return (x + h) * 0.5**0.5 if rescale else x + h
+
+
+def upsample(x: Array) -> Array:
+    """Nearest-neighbour doubling: [b h w c] -> [b 2h 2w c]."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def downsample(x: Array) -> Array:
+    """Mean of each 2x2 square: [b h w c] -> [b h/2 w/2 c]."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))

@@ -1,0 +1,173 @@
+"""Which section of z reaches which block, shown through gradients; the geometry; the variances."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from soda_jax.models.bottleneck import section_sizes
+from soda_jax.models.denoiser import Denoiser, ModulatedBlock, num_sections
+
+TINY = dict(width=8, head_size=4, dropout=0.0, zero_init=False, mid_attention=False)
+
+
+def make(size=8, z_size=23, **fields):
+    denoiser = Denoiser(**(TINY | fields))
+    x_t = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    t = jnp.asarray([0.3, 0.8])
+    z = jax.random.normal(jax.random.key(1), (2, z_size))
+    variables = jax.jit(denoiser.init)(jax.random.key(2), x_t, t, z)
+    return denoiser, variables, x_t, t, z
+
+
+@pytest.mark.parametrize("resample", ["strided", "residual"])
+def test_a_section_travels_with_its_skip(resample):
+    """The weights that read z in a block get a gradient through the block's own section alone."""
+    denoiser, variables, x_t, t, z = make(
+        multipliers=(1, 2), num_blocks=1, attention_levels=(1,), resample=resample
+    )
+    sizes = section_sizes(z.shape[1], 5)
+    # m = 4 skips: 0 stem, 1 block, 2 down-sampler, 3 block; the middle takes section 4.
+    expected = {
+        "down_8x8_block0": 1,
+        "down_4x4_block0": 3,
+        "mid_block0": 4,
+        "mid_block1": 4,
+        "up_4x4_block0": 3,
+        "up_4x4_block1": 2,
+        "up_8x8_block0": 1,
+        "up_8x8_block1": 0,
+    }
+    if resample == "residual":
+        expected |= {"down_8x8_sample": 2, "up_4x4_sample": 2}
+
+    @jax.jit
+    def code_gradients(section):
+        owner = jnp.repeat(jnp.arange(5), np.asarray(sizes), total_repeat_length=z.shape[1])
+        alone = jnp.where(owner == section, z, 0.0)
+        gradient = jax.grad(
+            lambda params: jnp.square(denoiser.apply({"params": params}, x_t, t, alone)).sum()
+        )(variables["params"])
+        return {
+            name: jnp.abs(block["modulation"]["code"]["kernel"]).max()
+            for name, block in gradient.items()
+            if "modulation" in block
+        }
+
+    owners = {}
+    for section in range(5):
+        for name, size in code_gradients(section).items():
+            if size > 0:
+                assert name not in owners, f"{name} reads two sections"
+                owners[name] = section
+    assert owners == expected
+
+
+def test_zeroing_a_section_changes_only_the_blocks_that_own_it_and_those_after():
+    denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1, attention_levels=())
+    cut = np.cumsum(section_sizes(z.shape[1], 5))
+
+    @jax.jit
+    def outputs(z):
+        _, captured = denoiser.apply(
+            variables, x_t, t, z, capture_intermediates=True, mutable=["intermediates"]
+        )
+        return {
+            name: value["__call__"][0]
+            for name, value in captured["intermediates"].items()
+            if isinstance(value, dict) and "block" in name
+        }
+
+    full = outputs(z)
+    no_stem_section = outputs(z.at[:, : cut[0]].set(0.0))
+    changed = {name for name in full if not np.array_equal(full[name], no_stem_section[name])}
+    assert changed == {"up_8x8_block1"}  # section 0 belongs to the stem's skip, popped last
+    no_mid_section = outputs(z.at[:, cut[3] :].set(0.0))
+    same = {name for name in full if np.array_equal(full[name], no_mid_section[name])}
+    assert same == {"down_8x8_block0", "down_4x4_block0"}
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "num_blocks", "sections"),
+    [((1,), 1, 3), ((1, 2), 2, 7), ((1, 2, 2, 2), 2, 13), ((1, 1, 2, 3, 4), 3, 21)],
+)
+@pytest.mark.parametrize("extra", [0, 1, 6])
+def test_every_geometry_has_m_plus_1_sections_at_any_size_of_z(
+    multipliers, num_blocks, sections, extra
+):
+    assert num_sections(multipliers, num_blocks) == sections
+    z_size = sections + extra
+    denoiser = Denoiser(
+        **(TINY | dict(multipliers=multipliers, num_blocks=num_blocks, attention_levels=()))
+    )
+    x_t = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    z = jax.ShapeDtypeStruct((1, z_size), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    params = jax.eval_shape(denoiser.init, jax.random.key(0), x_t, t, z)["params"]
+    inputs = [
+        block["modulation"]["code"]["kernel"].shape[0]
+        for block in params.values()
+        if "modulation" in block
+    ]
+    sizes = section_sizes(z_size, sections)
+    assert len(inputs) == len(multipliers) * (2 * num_blocks + 1) + 2
+    assert set(inputs) <= set(sizes)
+    output = jax.eval_shape(denoiser.apply, {"params": params}, x_t, t, z)
+    assert output.shape == x_t.shape
+
+
+def test_the_null_code_is_the_zero_code():
+    """No section has a way around the modulation: with z = 0 nothing reaches the encoder."""
+    denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1)
+    gradient = jax.grad(lambda z: jnp.square(denoiser.apply(variables, x_t, t, z * 0.0)).sum())(z)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_a_block_keeps_unit_variance_only_with_the_rescaling():
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 32))
+    time = jnp.zeros((4, 16))
+
+    def variance(rescale):
+        block = ModulatedBlock(32, dropout=0.0, rescale=rescale, zero_init=False)
+        params = block.init(jax.random.key(1), x, time, None, False)
+        return float(block.apply(params, x, time, None, False).var())
+
+    # The branch adds about half a unit (SiLU halves a unit normal's power twice over): over sqrt 2
+    # the sum is half of what it is without.
+    assert variance(False) == pytest.approx(2 * variance(True), rel=1e-4)
+    assert 0.5 < variance(True) < 1.05
+
+
+def test_zero_init_predicts_nothing_at_first():
+    denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1, zero_init=True)
+    np.testing.assert_array_equal(denoiser.apply(variables, x_t, t, z), 0)
+
+
+def test_sizes_that_do_not_halve_are_refused_in_words():
+    denoiser = Denoiser(**(TINY | dict(multipliers=(1, 2, 2))))
+    with pytest.raises(ValueError, match="3 levels .* 4 divides, not 6x6"):
+        jax.eval_shape(
+            denoiser.init,
+            jax.random.key(0),
+            jnp.zeros((1, 6, 6, 3)),
+            jnp.zeros(1),
+            jnp.zeros((1, 20)),
+        )
+
+
+def test_bfloat16_activations_keep_float32_weights_and_output():
+    denoiser = Denoiser(**(TINY | dict(multipliers=(1, 2), num_blocks=1, dtype=jnp.bfloat16)))
+    x_t, t, z = jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros((1, 9))
+    variables = jax.eval_shape(denoiser.init, jax.random.key(0), x_t, t, z)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    captured = jax.eval_shape(
+        lambda variables: denoiser.apply(
+            variables, x_t, t, z, capture_intermediates=True, mutable=["intermediates"]
+        ),
+        variables,
+    )
+    output, features = captured[0], captured[1]["intermediates"]
+    assert output.dtype == jnp.float32
+    assert features["down_8x8_block0"]["__call__"][0].dtype == jnp.bfloat16
+    assert features["down_8x8_block0"]["norm0"]["__call__"][0].dtype == jnp.float32
