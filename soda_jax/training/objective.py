@@ -1,0 +1,78 @@
+"""The loss: encode the source, corrupt the target, denoise it under the code, weigh the error."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from soda_jax import rngs
+from soda_jax.array_types import Array, Batch, PyTree
+from soda_jax.diffusion.process import Process
+
+
+def per_example_loss(
+    process: Process, prediction: Array, x_0: Array, epsilon: Array, t: Array
+) -> Array:
+    """Weighted mean squared error of the prediction, [b] float32."""
+    error = prediction.astype(jnp.float32) - process.target(x_0, epsilon, t)
+    return process.weight(t) * jnp.square(error).mean((1, 2, 3))
+
+
+def draw_noise(process: Process, key: Array, x_0: Array) -> tuple[Array, Array]:
+    """t [b] by the process's law, and epsilon like x_0."""
+    t = process.draw_t(rngs.stream(key, "t"), x_0.shape[0])
+    return t, jax.random.normal(rngs.stream(key, "epsilon"), x_0.shape)
+
+
+def training_loss(
+    model: nn.Module,
+    process: Process,
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Batch,
+    key: Array,
+) -> tuple[Array, PyTree]:
+    """The training loss of a batch, a scalar, and the new batch_stats."""
+    t, epsilon = draw_noise(process, key, batch.target)
+    x_t = process.corrupt(batch.target, epsilon, t)
+    (prediction, _), updates = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch.source,
+        x_t,
+        t,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={name: rngs.stream(key, name) for name in ("bottleneck", "dropout")},
+    )
+    loss = per_example_loss(process, prediction, batch.target, epsilon, t).mean()
+    return loss, updates.get("batch_stats", {})
+
+
+def code_losses(
+    model: nn.Module,
+    process: Process,
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Batch,
+    key: Array,
+) -> tuple[dict[str, Array], Array]:
+    """Is z used? The loss with z, with z shuffled among the pictures, with z zeroed; and z [b z].
+
+    The same noise serves the three, and t lies evenly over its range, so that they can be compared.
+    """
+    variables = {"params": params, "batch_stats": batch_stats}
+    b = batch.target.shape[0]
+    t = process.t_min + (1 - process.t_min) * (jnp.arange(b, dtype=jnp.float32) + 0.5) / b
+    epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
+    x_t = process.corrupt(batch.target, epsilon, t)
+    z = model.apply(variables, batch.source, method="encode")
+
+    def loss(code: Array) -> Array:
+        prediction = model.apply(variables, x_t, t, code, method="denoise")
+        return per_example_loss(process, prediction, batch.target, epsilon, t).mean()
+
+    losses = {
+        "z": loss(z),
+        "shuffled": loss(jnp.roll(z, 1, axis=0)),
+        "null": loss(jnp.zeros_like(z)),
+    }
+    return losses, z

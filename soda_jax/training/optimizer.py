@@ -1,0 +1,57 @@
+"""AdamW with groups for encoder and denoiser, warm-up, clipping; the moving average."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from soda_jax.array_types import Array, PyTree
+
+
+def learning_rate(peak: float, warmup_steps: int, decay: str, num_steps: int) -> optax.Schedule:
+    """Linear from 0 to peak in the warm-up; then "constant", or "cosine" to 0 at the last step."""
+    if decay == "cosine":
+        rest = optax.cosine_decay_schedule(peak, max(num_steps - warmup_steps, 1))
+    else:
+        rest = optax.constant_schedule(peak)
+    if warmup_steps == 0:
+        return rest
+    warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([warmup, rest], [warmup_steps])
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """True for kernels, False for biases and norms."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def make_optimizer(
+    encoder_rate: optax.Schedule,
+    denoiser_rate: optax.Schedule,
+    *,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float,
+) -> optax.GradientTransformation:
+    """Clips the global norm of all gradients, then AdamW by group: the top keys of params."""
+
+    def adamw(rate: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
+
+    groups = {"encoder": adamw(encoder_rate), "denoiser": adamw(denoiser_rate)}
+    by_group = optax.multi_transform(groups, {key: key for key in groups})
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity()
+    return optax.chain(clip, by_group)
+
+
+def update_average(ema_params: PyTree, params: PyTree, decay: Array | float) -> PyTree:
+    """decay * average + (1 - decay) * params, leaf by leaf."""
+    return jax.tree.map(lambda ema, new: ema + (1 - decay) * (new - ema), ema_params, params)
+
+
+def average_decay(step: Array, decay: float, warmup: bool) -> Array | float:
+    """The decay at a step; with warm-up min(decay, (1 + step) / (10 + step)): it follows early."""
+    if not warmup:
+        return decay
+    step = step.astype(jnp.float32)
+    return jnp.minimum(decay, (1 + step) / (10 + step))

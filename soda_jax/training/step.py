@@ -1,0 +1,85 @@
+"""One training step as a pure function of (state, images); the caller jits and shards it."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from soda_jax import rngs
+from soda_jax.array_types import Array, PyTree
+from soda_jax.data.views import View, pair
+from soda_jax.diffusion.process import Process
+from soda_jax.training.objective import training_loss
+from soda_jax.training.optimizer import average_decay, update_average
+from soda_jax.training.state import TrainState
+
+
+def make_train_step(
+    model: nn.Module,
+    process: Process,
+    source_view: View,
+    target_view: View,
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    accumulate: int,
+    ema_decay: float,
+    ema_warmup: bool,
+) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
+    """train_step(state, images uint8 [b h w c]) -> (state, metrics).
+
+    Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
+    """
+
+    def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array, key: Array):
+        batch = pair(rngs.stream(key, "views"), images, source_view, target_view)
+        return jax.value_and_grad(
+            lambda params: training_loss(model, process, params, batch_stats, batch, key),
+            has_aux=True,
+        )(params)
+
+    def accumulated(params: PyTree, batch_stats: PyTree, images: Array, key: Array):
+        # Strided parts: each device keeps its own pictures in every part.
+        b = images.shape[0]
+        parts = images.reshape(b // accumulate, accumulate, *images.shape[1:]).swapaxes(0, 1)
+
+        def body(carry, inputs):
+            loss, gradient, batch_stats = carry
+            part, index = inputs
+            (part_loss, batch_stats), part_gradient = loss_and_gradient(
+                params, batch_stats, part, rngs.stream(key, "part", index)
+            )
+            return (
+                loss + part_loss,
+                jax.tree.map(jnp.add, gradient, part_gradient),
+                batch_stats,
+            ), None
+
+        start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
+        (loss, gradient, batch_stats), _ = jax.lax.scan(
+            body, start, (parts, jnp.arange(accumulate))
+        )
+        return (loss / accumulate, batch_stats), jax.tree.map(lambda g: g / accumulate, gradient)
+
+    def train_step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
+        key = rngs.stream(rngs.root(seed), "train", state.step)
+        compute = loss_and_gradient if accumulate == 1 else accumulated
+        (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = average_decay(state.step, ema_decay, ema_warmup)
+        metrics = {"loss": loss} | {
+            f"gradient_norm/{group}": optax.global_norm(part) for group, part in gradient.items()
+        }
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema_params=update_average(state.ema_params, params, decay),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return train_step
