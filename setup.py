@@ -8,7 +8,13 @@ INIT = (HERE / "soda_jax" / "__init__.py").read_text(encoding="utf-8")
 README = HERE / "README.md"
 
 JAX = ">=0.7.2"
-TEST = ["pytest>=8.0", "ruff>=0.9", "scikit-image>=0.25", "tensorboardX>=2.6.4"]
+TEST = [
+    "pytest>=8.0",
+    "ruff>=0.9",
+    "scikit-image>=0.25",
+    "tensorboardX>=2.6.4",
+    "importlib_resources",  # TFDS needs it to prepare a set and does not say so
+]
 
 setup(
     name="soda_jax",
@@ -40,7 +46,7 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         "data": ["grain>=0.2.13"],
         "tb": ["tensorboardX>=2.6.4"],
-        "tf": ["tensorflow-cpu>=2.21", "tensorboard>=2.20"],
+        "tf": ["tensorflow-cpu>=2.21", "tensorboard>=2.20", "importlib_resources"],
         "gcs": ["gcsfs"],
         "export": ["flatbuffers", "safetensors"],
         "profile": ["xprof"],

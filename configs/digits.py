@@ -26,7 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.z_size = 64
     config.model.encoder.variant = "resnet10"
     config.model.encoder.width_multiplier = 1 / 4
-    config.model.encoder.norm = "group"
     config.model.denoiser.width = 32
     config.model.denoiser.multipliers = (1, 2)
     config.model.denoiser.num_blocks = 1
@@ -38,6 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
+    config.optimizer.decay = "cosine"
     config.train.num_steps = 2000
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 250

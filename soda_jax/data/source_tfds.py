@@ -119,7 +119,8 @@ def import_tfds() -> Any:
 
 def prepare_command(name: str, data_dir: str = "") -> str:
     place = f" --config.data.path={data_dir}" if data_dir else ""
-    return f"python -m soda_jax prepare --config.data.source=tfds --config.data.name={name}{place}"
+    data = f"--config.data.source=tfds --config.data.name={name}{place}"
+    return f"python -m soda_jax prepare --config=configs/base.py {data}"
 
 
 def find_prepared(name: str, data_dir: str = "") -> str:

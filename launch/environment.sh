@@ -1,0 +1,54 @@
+# Sourced by the other scripts: finds a Python, and makes a virtual environment where it is needed.
+
+stop() {
+  printf '%s: error: %s\n' "$0" "$*" >&2
+  exit 1
+}
+
+# The command may exist and yet not work: a shim of a version manager, for one.
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+  local candidate
+  if [[ -n "${PYTHON:-}" ]]; then
+    is_new_enough "$PYTHON" || stop "PYTHON=$PYTHON does not run, or is older than Python 3.11"
+    printf '%s\n' "$PYTHON"
+    return
+  fi
+  for candidate in python3.12 python3.11 python3.13 python3; do
+    if is_new_enough "$candidate"; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  stop "no Python 3.11 or newer was found; install one, or name it: PYTHON=/path/to/python $0"
+}
+
+# make_environment DIR WHAT installs WHAT, such as '.[test]', into DIR, and prints its Python.
+# It is made anew when setup.py or the Python changes.
+make_environment() {
+  local environment=$1 what=$2 log=$1.log python version wanted stamp=$1/stamp
+  python=$(find_python) || exit 1
+  wanted=$(
+    "$python" -c 'import sys; print(sys.version, sys.base_prefix)'
+    cksum setup.py
+  )
+  if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+      stop "Python $version has no venv module; on Debian and Ubuntu: apt install python$version-venv"
+    fi
+    printf 'making %s with Python %s (some minutes, once)\n' "$environment" "$version" >&2
+    rm -rf "$environment"
+    if ! { "$python" -m venv "$environment" &&
+      "$environment/bin/python" -m pip install --quiet --editable "$what"; } >"$log" 2>&1; then
+      tail -n 15 "$log" >&2
+      stop "the environment could not be made; $log has everything"
+    fi
+    rm -f "$log"
+    printf '%s\n' "$wanted" >"$stamp"
+  fi
+  printf '%s\n' "$environment/bin/python"
+}

@@ -1,0 +1,228 @@
+"""The pretraining loop: `python -m soda_jax pretrain`."""
+
+import contextlib
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from soda_jax import config_schema, experiment
+from soda_jax.applications.pictures import grid
+from soda_jax.array_types import Array
+from soda_jax.data.sources import Source
+from soda_jax.evaluation.code_health import effective_rank
+from soda_jax.evaluation.features import extract
+from soda_jax.evaluation.knn import knn
+from soda_jax.experiment import Experiment
+from soda_jax.training import metrics
+from soda_jax.training.checkpoint import Checkpointer
+from soda_jax.training.progress import Profile, Progress
+from soda_jax.training.sharding import split_batch
+from soda_jax.training.state import TrainState
+from soda_jax.workdir import prepare_workdir
+
+DIAGNOSED_IMAGES = 256
+SAMPLED_IMAGES = 12
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or NaN; nothing was saved since."""
+
+
+def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = False) -> None:
+    """Trains until config.train.num_steps; resumes from the newest checkpoint in workdir.
+
+    Every step is a function of (config, seed, step): an interrupted run that is started again ends
+    in the same bits, and in the same metrics.jsonl, as one that was never interrupted.
+    """
+    parts = experiment.build(config)
+    if dry_run:
+        print(summary(parts))
+        return
+    train_source = experiment.open_data(parts, "train")
+    test_source = experiment.open_data(parts, "test")
+    workdir = prepare_workdir(workdir)
+    config_schema.remember(config, workdir)
+    with contextlib.ExitStack() as stack:
+        checkpointer = stack.enter_context(
+            Checkpointer(
+                workdir,
+                keep=config.train.checkpoints_to_keep,
+                asynchronous=config.train.checkpoint_async,
+            )
+        )
+        start = checkpointer.latest_step()
+        if start is None:
+            state, window = experiment.init_state(parts), metrics.Window()
+        else:
+            state, run = checkpointer.restore(experiment.abstract_state(parts), start)
+            check_data(run, train_source)
+            window = metrics.Window(**run["window"])
+        start = start or 0
+        writer = stack.enter_context(metrics.Writer(workdir, resume_step=start))
+        batches = stack.enter_context(experiment.open_batches(parts, train_source, start))
+        announce(parts, train_source, start, state)
+        observers = make_observers(parts, writer, train_source, test_source)
+        profile = Profile(workdir, start + 10, config.train.profile_steps)
+        record = {"data": train_source.fingerprint}
+        run_steps(parts, state, window, batches, observers, checkpointer, writer, profile, record)
+
+
+def run_steps(
+    parts: Experiment,
+    state: TrainState,
+    window: metrics.Window,
+    batches: Iterator[Array],
+    observers: Sequence[tuple[int, Callable[[int, TrainState], None]]],
+    checkpointer: Checkpointer,
+    writer: metrics.Writer,
+    profile: Profile,
+    run: dict[str, Any],
+) -> TrainState:
+    """The loop itself: the host reads the metrics of step n - 1 while step n runs.
+
+    What a step gives is written before its checkpoint, so that a resumed run writes no line twice.
+    """
+    config = parts.config.train
+    step_fn = experiment.train_step(parts)
+    quiet = io.StringIO() if jax.process_index() else None
+    progress = Progress(config.num_steps, config.batch_size, quiet)
+    pending = metrics.Pending()
+
+    def record(finished) -> None:
+        if finished is None:
+            return
+        step, values = finished
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLossError(
+                f"the loss of step {step} is {values['loss']}; the newest checkpoint is of step "
+                f"{checkpointer.latest_step()}. Lower config.optimizer.learning_rate or clip_norm"
+            )
+        window.add(values)
+        if step % config.log_every == 0 or step == config.num_steps:
+            writer.scalars(step, window.take())
+            writer.timing(step, progress.rates(step))
+        progress.update(step, values)
+
+    for step in range(int(state.step) + 1, config.num_steps + 1):
+        profile.step(step, state)
+        state, step_metrics = step_fn(state, next(batches))
+        record(pending.exchange(step, step_metrics))
+        last = step == config.num_steps
+        due = [observe for every, observe in observers if every and (step % every == 0 or last)]
+        save = last or step % config.checkpoint_every == 0
+        if due or save:
+            record(pending.flush())
+        with progress.paused():
+            for observe in due:
+                observe(step, state)
+            if save:
+                writer.flush()
+                checkpointer.save(step, state, run | {"window": window.to_json()})
+    checkpointer.wait()
+    progress.close()
+    profile.close()
+    return state
+
+
+def make_observers(
+    parts: Experiment, writer: metrics.Writer, train_source: Source, test_source: Source
+):
+    """Pairs (every so many steps, observe(step, state)) that log what the code z is worth."""
+    config = parts.config.train
+    encode = experiment.encode_step(parts)
+    code_losses = experiment.code_step(parts)
+    decode = experiment.decode_step(parts)
+    devices = parts.mesh.size
+
+    def held_out(count: int):
+        count = min(count, len(test_source)) // devices * devices
+        return split_batch(parts.mesh, test_source.images(np.arange(count)))
+
+    diagnosed, sampled = held_out(DIAGNOSED_IMAGES), held_out(max(SAMPLED_IMAGES, devices))
+
+    def diagnose(step: int, state: TrainState) -> None:
+        losses, z = code_losses(experiment.eval_variables(state), diagnosed)
+        losses = {f"loss_with_code/{name}": float(loss) for name, loss in losses.items()}
+        writer.scalars(step, losses | {"effective_rank": effective_rank(np.asarray(z))})
+
+    def probe(step: int, state: TrainState) -> None:
+        variables = experiment.eval_variables(state)
+        count = min(config.probe_examples, len(train_source))
+        codes = extract(
+            lambda images: encode(variables, images),
+            train_source.images,
+            count,
+            parts.config.probe.batch_size,
+            shard=lambda images: split_batch(parts.mesh, images),
+        )
+        # Labels of the training split alone: the test set is for the final probe.
+        labels = train_source.labels(np.arange(count))
+        cut = count * 9 // 10
+        for name, x in codes.items():
+            result = knn(
+                x[:cut], labels[:cut], x[cut:], labels[cut:], num_classes=int(labels.max()) + 1
+            )
+            writer.scalars(step, {f"knn/{name}": result.accuracy})
+
+    def sample(step: int, state: TrainState) -> None:
+        variables = experiment.eval_variables(state)
+        z = encode(variables, sampled)["z"]
+        pictures = decode(variables, z, parts.config.sample.seed, np.arange(len(z)))
+        writer.images(
+            step, "reconstructions", grid([np.asarray(sampled), np.asarray(pictures)], scale=2)
+        )
+
+    has_labels = train_source.class_names is not None
+    return [
+        (config.diagnose_every, diagnose),
+        (config.probe_every if has_labels else 0, probe),
+        (config.sample_every, sample),
+    ]
+
+
+def check_data(run: dict, source: Source) -> None:
+    """Refuses to go on with other pictures than the run began with."""
+    if run["data"] != source.fingerprint:
+        raise config_schema.ConfigError(
+            "the pictures are not those that this run began with: fingerprint "
+            f"{source.fingerprint}, saved {run['data']}; restore them, or choose another --workdir"
+        )
+
+
+def announce(parts: Experiment, source: Source, start: int, state: TrainState) -> None:
+    if jax.process_index():
+        return
+    kind = jax.devices()[0].device_kind
+    counts = {name: metrics.count(tree) / 1e6 for name, tree in state.params.items()}
+    print(
+        f"{parts.config.name}: {len(source)} pictures; "
+        + ", ".join(f"{name} {count:.2f} M" for name, count in counts.items())
+        + f" parameters; {jax.device_count()} x {kind}; "
+        + (f"resuming from step {start}" if start else "starting at step 0; compiling"),
+        file=sys.stderr,
+    )
+
+
+def summary(parts: Experiment) -> str:
+    """What a run would be: the config, parameters, FLOPs a picture, memory a device."""
+    state = experiment.abstract_state(parts)
+    compiled = experiment.train_step(parts).lower(state, experiment.abstract_batch(parts)).compile()
+    memory = compiled.memory_analysis()
+    mebibytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20
+    return "\n".join(
+        [
+            config_schema.to_json(parts.config),
+            metrics.parameter_table(state.params),
+            f"{parts.num_sections} sections of z",
+            f"{metrics.count(state.params) / 1e6:.2f} M parameters",
+            f"{experiment.flops_per_image(parts) / 1e9:.3f} GFLOP a picture and training step",
+            f"{mebibytes:.0f} MiB a device for state, batch and activations, on "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        ]
+    )

@@ -1,0 +1,48 @@
+"""Reconstructions of test pictures from their codes: `python -m soda_jax sample`."""
+
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from soda_jax import experiment, pretrained
+from soda_jax.applications.pictures import grid
+from soda_jax.evaluation.image_metrics import psnr, ssim
+
+NUM_SEEDS = 3
+
+
+def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
+    """Writes workdir/samples/reconstructions.png and .json: sources, and pictures from their codes.
+
+    Rows: the sources; the same at the denoiser's size; one row for each of three seeds.
+    """
+    model = pretrained.restore(config, workdir, weights=config.sample.weights)
+    source = experiment.open_data(model.parts, "test")
+    images = source.images(np.arange(min(config.sample.num_images, len(source))))
+    targets = experiment.target_pictures(model.parts, images)
+    z = model.encode(images)
+    pictures = [
+        model.decode(z, seed=config.sample.seed + i, sections=config.sample.sections)
+        for i in range(NUM_SEEDS)
+    ]
+    scores = {
+        "psnr": float(np.mean([psnr(targets, x, 255) for x in pictures])),
+        "step": model.step,
+        "images": len(images),
+        "seeds": NUM_SEEDS,
+        **{name: value for name, value in config.sample.items() if name != "num_images"},
+    }
+    if model.parts.target_view.size >= 11:
+        scores["ssim"] = float(np.mean([ssim(targets, x, 255) for x in pictures]))
+    folder = pathlib.Path(workdir) / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / "reconstructions.png"
+    Image.fromarray(grid([images, targets, *pictures], scale=2)).save(picture)
+    picture.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n")
+    print(
+        f"PSNR {scores['psnr']:.2f} dB over {len(images)} pictures x {NUM_SEEDS} seeds; {picture}"
+    )
+    return scores

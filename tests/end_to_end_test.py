@@ -1,0 +1,224 @@
+"""The loops on the smoke config: resumed runs to the bit, other device counts, two processes."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import soda_jax
+from soda_jax import experiment
+from soda_jax.config_schema import ConfigError, load
+from soda_jax.pretrain import pretrain
+from soda_jax.training.checkpoint import Checkpointer
+
+ROOT = pathlib.Path(__file__).parents[1]
+# The observers have tests of their own; each costs a compilation.
+QUIET = ("--config.train.diagnose_every=0", "--config.train.probe_every=0")
+QUIET += ("--config.train.sample_every=0", "--config.train.checkpoint_async=False")
+
+
+def smoke(*overrides):
+    return load(str(ROOT / "configs" / "smoke.py"), overrides)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """The same step is compiled by every run here: once is enough, for subprocesses too."""
+    saved = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    folder = str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", saved[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", saved[1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole run, with everything that the smoke config logs, on eight devices."""
+    workdir = tmp_path_factory.mktemp("whole")
+    pretrain(smoke(), str(workdir))
+    return workdir
+
+
+def saved_state(workdir, config=None):
+    """Every array of the newest checkpoint, by name."""
+    template = experiment.abstract_state(experiment.build(config or smoke()))
+    with Checkpointer(workdir, read_only=True) as checkpointer:
+        state, _ = checkpointer.restore(template)
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def read_metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("interrupted_at", [3, 6])
+def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, monkeypatch, whole, interrupted_at):
+    """Parameters, EMA, optimiser and log, whether or not a checkpoint was there already."""
+    open_batches = experiment.open_batches
+
+    class Interrupted:
+        def __init__(self, batches):
+            self.batches, self.count = batches, 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.batches.close()
+
+        def __next__(self):
+            self.count += 1
+            if self.count == interrupted_at:
+                raise KeyboardInterrupt
+            return next(self.batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "open_batches", lambda *args: Interrupted(open_batches(*args)))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(smoke(), str(tmp_path))
+    pretrain(smoke(), str(tmp_path))
+
+    expected, found = saved_state(whole), saved_state(tmp_path)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_training_moves_every_part_and_logs_what_z_is_worth(whole):
+    start = experiment.init_state(experiment.build(smoke()))
+    end = saved_state(whole)
+    for name, leaf in (
+        (jax.tree_util.keystr(path), np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(start)[0]
+        if path[0].name in ("params", "ema_params")
+    ):
+        assert (end[name] != leaf).any(), f"{name} was never updated"
+        if name.startswith(".params"):
+            assert (end[name] != end[name.replace(".params", ".ema_params")]).any()
+    names = set().union(*read_metrics(whole))
+    assert {"loss", "gradient_norm/encoder", "gradient_norm/denoiser", "knn/z", "knn/pooled"} <= names
+    assert {f"loss_with_code/{code}" for code in ("z", "shuffled", "null")} <= names
+    assert "effective_rank" in names
+    assert not any("second" in name for name in names), "times differ from run to run"
+    assert list((whole / "samples").glob("reconstructions_*8.png"))
+
+
+def test_a_finished_run_started_again_changes_nothing(whole):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.name == "metrics.jsonl"}
+    steps = sorted(os.listdir(whole / "checkpoints"))
+    pretrain(smoke(), str(whole))
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(os.listdir(whole / "checkpoints")) == steps
+
+
+def test_another_config_in_the_same_workdir_is_refused(whole):
+    with pytest.raises(ConfigError, match="model.z_size.*16.*24"):
+        pretrain(smoke("--config.model.z_size=24"), str(whole))
+
+
+def run_worker(workdir, cache, *words, devices, overrides=()):
+    """`pretrain` in a process of its own with so many devices; words are for jax.distributed."""
+    environment = dict(os.environ)
+    environment |= {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "PYTHONPATH": str(ROOT),
+    }
+    worker = ROOT / "tests" / "pretrain_worker.py"
+    command = [sys.executable, str(worker), str(workdir), ",".join(words), *QUIET, *overrides]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*processes):
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+
+
+def losses(workdir):
+    return [line["loss"] for line in read_metrics(workdir) if "loss" in line]
+
+
+def test_two_processes_compute_what_eight_devices_do(tmp_path, whole, compilation_cache):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    finish(
+        *(
+            run_worker(tmp_path, compilation_cache, address, "2", str(process), devices=4)
+            for process in range(2)
+        )
+    )
+    np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5, atol=1e-5)
+    expected, found = saved_state(whole), saved_state(tmp_path)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+
+
+def test_eight_devices_then_one(tmp_path, whole, compilation_cache):
+    """One device computes what eight do, and goes on from their checkpoint."""
+    alone, resumed = tmp_path / "alone", tmp_path / "resumed"
+    pretrain(smoke(*QUIET, "--config.train.num_steps=4"), str(resumed))
+    finish(run_worker(alone, compilation_cache, devices=1))
+    finish(run_worker(resumed, compilation_cache, devices=1))
+    for workdir in (alone, resumed):
+        np.testing.assert_allclose(losses(workdir), losses(whole), rtol=1e-5, atol=1e-5)
+        expected, found = saved_state(whole), saved_state(workdir)
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+
+
+def test_three_lines_load_encode_and_reconstruct(whole):
+    model = soda_jax.load(str(whole))
+    images = experiment.open_data(model.parts, "test").images(np.arange(11))
+    z = model.encode(images)
+    assert z.shape == (11, 16) and z.std() > 0
+    pictures = model.reconstruct(images, seed=3)
+    assert pictures.shape == (11, 16, 16, 3) and pictures.dtype == np.uint8
+    # A picture doesn't depend on the batch that it is in, nor on what was encoded beside it.
+    alone = model.decode(z[9:10], seed=3, first=9)
+    np.testing.assert_allclose(alone[0].astype(int), pictures[9].astype(int), atol=1)
+    assert (model.decode(z[9:10], seed=4, first=9) != alone).any()
+    with pytest.raises(ValueError, match=r"\[n h w 3\]"):
+        model.encode(images[..., :1])
+
+
+def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):
+    from soda_jax.probe import probe
+    from soda_jax.report import report
+    from soda_jax.sample import sample
+
+    rows = probe(smoke("--config.probe.protocols=('lbfgs','knn')"), str(whole))
+    names = {row["representation"] for row in rows}
+    assert names == {"z", "pooled", "untrained z", "untrained pooled", "raw pixels"}
+    assert all(0 <= row["accuracy"] <= 1 and row["protocol"] for row in rows)
+    pixels = [row for row in rows if (row["representation"], row["probe"]) == ("raw pixels", "lbfgs")]
+    assert pixels[0]["accuracy"] > 0.7  # 200 digits teach a linear classifier of pixels that much
+    scores = sample(smoke(), str(whole))
+    assert scores["psnr"] > 0 and (whole / "samples" / "reconstructions.png").exists()
+    page = pathlib.Path(report(str(whole))).read_text()
+    assert "raw pixels" in page and page.count("data:image/png;base64,") >= 2
+
+
+def test_a_dry_run_tells_and_leaves_nothing(tmp_path, capsys):
+    pretrain(smoke(), str(tmp_path / "none"), dry_run=True)
+    told = capsys.readouterr().out
+    assert "GFLOP a picture" in told and "MiB a device" in told and "sections of z" in told
+    assert not (tmp_path / "none").exists()

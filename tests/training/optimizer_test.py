@@ -1,0 +1,76 @@
+"""Groups, decay, clipping and the moving average, on arrays small enough to work out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from soda_jax.training import optimizer
+
+
+def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0):
+    return optimizer.make_optimizer(
+        optax.constant_schedule(encoder_rate),
+        optax.constant_schedule(denoiser_rate),
+        b1=0.9,
+        b2=0.95,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+    )
+
+
+PARAMS = {
+    "encoder": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    "denoiser": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+}
+
+
+def test_each_group_has_its_own_rate():
+    tx = make(encoder_rate=0.02, denoiser_rate=0.1)
+    gradient = jax.tree.map(jnp.ones_like, PARAMS)
+    updates, _ = tx.update(gradient, tx.init(PARAMS), PARAMS)
+    # Adam's first step has the size of the rate, whatever the gradient's.
+    np.testing.assert_allclose(updates["encoder"]["kernel"], -0.02, rtol=1e-5)
+    np.testing.assert_allclose(updates["denoiser"]["kernel"], -0.1, rtol=1e-5)
+
+
+def test_decay_acts_on_kernels_alone():
+    tx = make(encoder_rate=0.1, denoiser_rate=0.1, weight_decay=0.5)
+    gradient = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = tx.update(gradient, tx.init(PARAMS), PARAMS)
+    for group in PARAMS:
+        np.testing.assert_allclose(updates[group]["kernel"], -0.1 * 0.5, rtol=1e-6)
+        np.testing.assert_array_equal(updates[group]["bias"], 0.0)
+
+
+def test_the_norm_of_both_groups_together_is_clipped():
+    gradient = {name: {"w": jnp.full((2,), 3.0)} for name in PARAMS}
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    tx = make(1.0, 1.0, clip_norm=1.5)
+    _, state = tx.update(gradient, tx.init(params), params)
+    first_moment = optax.tree_utils.tree_get(state[1].inner_states["encoder"], "mu")["encoder"]["w"]
+    # |gradient| = 6, so each entry is clipped to 3 / 4; the first moment holds a tenth of it.
+    np.testing.assert_allclose(first_moment, 0.1 * 0.75, rtol=1e-5)
+
+
+def test_learning_rates_at_their_corners():
+    constant = optimizer.learning_rate(2.0, 10, "constant", 100)
+    assert [float(constant(step)) for step in (0, 5, 10, 99)] == [0.0, 1.0, 2.0, 2.0]
+    cosine = optimizer.learning_rate(2.0, 10, "cosine", 110)
+    np.testing.assert_allclose(
+        [cosine(step) for step in (0, 10, 60, 110)], [0, 2, 1, 0], atol=1e-6
+    )
+    assert float(optimizer.learning_rate(2.0, 0, "constant", 10)(0)) == 2.0
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (8, 0.5), (100_000, 0.99)])
+def test_the_average_follows_early_and_slows_down(step, decay):
+    step = jnp.asarray(step)
+    np.testing.assert_allclose(optimizer.average_decay(step, 0.99, True), decay, rtol=1e-6)
+    assert optimizer.average_decay(step, 0.99, False) == 0.99
+
+
+def test_the_average_is_decay_times_old_plus_the_rest_of_new():
+    average = optimizer.update_average({"w": jnp.full((2,), 4.0)}, {"w": jnp.zeros(2)}, 0.75)
+    np.testing.assert_allclose(average["w"], 3.0)

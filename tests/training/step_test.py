@@ -1,0 +1,107 @@
+"""The step's arithmetic: accumulation, the streams of random numbers, the diagnostics of z."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from soda_jax import rngs
+from soda_jax.array_types import Batch
+from soda_jax.data.views import View, pair
+from soda_jax.diffusion.process import Process
+from soda_jax.diffusion.schedule import InvertedCosine
+from soda_jax.models.autoencoder import DiffusionAutoencoder
+from soda_jax.models.bottleneck import Bottleneck
+from soda_jax.models.denoiser import Denoiser
+from soda_jax.models.encoder import Encoder, ResNet
+from soda_jax.training.objective import code_losses, training_loss
+from soda_jax.training.state import create
+from soda_jax.training.step import make_train_step
+
+PROCESS = Process(InvertedCosine())
+VIEW = View(size=8)
+MODEL = DiffusionAutoencoder(
+    encoder=Encoder(6, ResNet("resnet10", 1 / 32, norm="group")),
+    bottleneck=Bottleneck(5, 0.2, 0.2),
+    denoiser=Denoiser(8, (1, 2), 1, (), mid_attention=False, dropout=0.1, zero_init=False),
+)
+LEARNING_RATE = 0.5
+
+
+@pytest.fixture(scope="module")
+def variables():
+    picture = jnp.zeros((1, 8, 8, 3))
+    return jax.jit(MODEL.init)(jax.random.key(0), picture, picture, jnp.zeros(1))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.RandomState(0).randint(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+
+
+def test_accumulated_steps_average_their_parts(variables, images):
+    """With plain gradient descent the update of two parts is the mean of the parts' gradients."""
+    tx = optax.sgd(LEARNING_RATE)
+    step = make_train_step(
+        MODEL, PROCESS, VIEW, VIEW, tx, seed=5, accumulate=2, ema_decay=0.9, ema_warmup=False
+    )
+    state = jax.jit(lambda: create(variables, tx))()
+    new_state, metrics = jax.jit(step)(state, images)
+
+    key = rngs.stream(rngs.root(5), "train", 0)
+
+    @jax.jit
+    def part_gradient(part, index):
+        part_key = rngs.stream(key, "part", index)
+        batch = pair(rngs.stream(part_key, "views"), part, VIEW, VIEW)
+        return jax.value_and_grad(
+            lambda params: training_loss(MODEL, PROCESS, params, {}, batch, part_key)[0]
+        )(variables["params"])
+
+    (loss0, gradient0), (loss1, gradient1) = (part_gradient(images[i::2], i) for i in range(2))
+    np.testing.assert_allclose(metrics["loss"], (loss0 + loss1) / 2, rtol=1e-5)
+    expected = jax.tree.map(
+        lambda p, a, b: p - LEARNING_RATE * (a + b) / 2, variables["params"], gradient0, gradient1
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        new_state.params,
+        expected,
+    )
+    average = jax.tree.map(
+        lambda old, new: 0.9 * old + 0.1 * new, variables["params"], new_state.params
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        new_state.ema_params,
+        average,
+    )
+
+
+def test_streams_differ_by_name_and_step_and_are_otherwise_the_same():
+    def draw(*arguments):
+        return float(jax.random.normal(rngs.stream(*arguments)))
+
+    root = rngs.root(0)
+    draws = [draw(root, "a", 0), draw(root, "a", 1), draw(root, "b", 0), draw(rngs.root(1), "a", 0)]
+    assert len(set(draws)) == 4
+    assert draw(root, "a", 0) == draw(rngs.root(0), "a", 0) == draws[0]
+
+
+def test_the_losses_with_and_without_z_tell_whether_it_is_used(variables, images):
+    batch = Batch(*(jnp.asarray(images, jnp.float32) / 127.5 - 1,) * 2)
+
+    @jax.jit
+    def losses(params):
+        return code_losses(MODEL, PROCESS, params, {}, batch, jax.random.key(1))[0]
+
+    used = losses(variables["params"])
+    assert len({float(loss) for loss in used.values()}) == 3
+
+    def without_code(path, leaf):
+        return leaf * 0 if any(getattr(key, "key", "") == "code" for key in path) else leaf
+
+    unread = jax.tree_util.tree_map_with_path(without_code, variables["params"])
+    ignored = losses(unread)
+    assert float(ignored["z"]) == float(ignored["shuffled"]) == float(ignored["null"])
