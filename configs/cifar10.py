@@ -70,7 +70,7 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
-    config.train.num_steps = 7500
+    config.train.num_steps = 6000
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 500
