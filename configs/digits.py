@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = "digits"
 
     config.data.image_size = 16
+    config.data.channels = 1
     for view in (config.views.source, config.views.target):
         view.size = 16
         view.crop_scale = (0.5, 1.0)
@@ -29,18 +30,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser.width = 32
     config.model.denoiser.multipliers = (1, 2)
     config.model.denoiser.num_blocks = 1
+    config.model.denoiser.attention_levels = ()
     config.model.denoiser.head_size = 32
+    config.model.denoiser.dropout = 0.0
 
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.encoder_learning_rate = 1e-3
+    config.diffusion.prediction = "x_0"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.encoder_learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
+    config.optimizer.decay = "cosine"
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
-    config.optimizer.decay = "cosine"
-    config.train.num_steps = 2000
+    config.train.num_steps = 1500
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 250
     config.train.probe_every = 500
     config.train.sample_every = 500
+    config.sample.num_steps = 50
     return config

@@ -44,9 +44,9 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
     if dry_run:
         print(summary(parts))
         return
+    workdir = prepare_workdir(workdir)
     train_source = experiment.open_data(parts, "train")
     test_source = experiment.open_data(parts, "test")
-    workdir = prepare_workdir(workdir)
     config_schema.remember(config, workdir)
     with contextlib.ExitStack() as stack:
         checkpointer = stack.enter_context(
@@ -56,16 +56,16 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
                 asynchronous=config.train.checkpoint_async,
             )
         )
-        start = checkpointer.latest_step()
-        if start is None:
-            state, window = experiment.init_state(parts), metrics.Window()
-        else:
+        start = checkpointer.latest_step() or 0
+        # First of all the pictures: one that can't be read shows before anything is compiled.
+        batches = stack.enter_context(experiment.open_batches(parts, train_source, start))
+        if start:
             state, run = checkpointer.restore(experiment.abstract_state(parts), start)
             check_data(run, train_source)
             window = metrics.Window(**run["window"])
-        start = start or 0
+        else:
+            state, window = experiment.init_state(parts), metrics.Window()
         writer = stack.enter_context(metrics.Writer(workdir, resume_step=start))
-        batches = stack.enter_context(experiment.open_batches(parts, train_source, start))
         announce(parts, train_source, start, state)
         observers = make_observers(parts, writer, train_source, test_source)
         profile = Profile(workdir, start + 10, config.train.profile_steps)

@@ -30,7 +30,10 @@ def smoke(*overrides):
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
     """The same step is compiled by every run here: once is enough, for subprocesses too."""
-    saved = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    saved = (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_persistent_cache_min_compile_time_secs,
+    )
     folder = str(tmp_path_factory.mktemp("xla"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -106,7 +109,13 @@ def test_training_moves_every_part_and_logs_what_z_is_worth(whole):
         if name.startswith(".params"):
             assert (end[name] != end[name.replace(".params", ".ema_params")]).any()
     names = set().union(*read_metrics(whole))
-    assert {"loss", "gradient_norm/encoder", "gradient_norm/denoiser", "knn/z", "knn/pooled"} <= names
+    assert {
+        "loss",
+        "gradient_norm/encoder",
+        "gradient_norm/denoiser",
+        "knn/z",
+        "knn/pooled",
+    } <= names
     assert {f"loss_with_code/{code}" for code in ("z", "shuffled", "null")} <= names
     assert "effective_rank" in names
     assert not any("second" in name for name in names), "times differ from run to run"
@@ -209,7 +218,9 @@ def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):
     names = {row["representation"] for row in rows}
     assert names == {"z", "pooled", "untrained z", "untrained pooled", "raw pixels"}
     assert all(0 <= row["accuracy"] <= 1 and row["protocol"] for row in rows)
-    pixels = [row for row in rows if (row["representation"], row["probe"]) == ("raw pixels", "lbfgs")]
+    pixels = [
+        row for row in rows if (row["representation"], row["probe"]) == ("raw pixels", "lbfgs")
+    ]
     assert pixels[0]["accuracy"] > 0.7  # 200 digits teach a linear classifier of pixels that much
     scores = sample(smoke(), str(whole))
     assert scores["psnr"] > 0 and (whole / "samples" / "reconstructions.png").exists()

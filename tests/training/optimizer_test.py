@@ -58,9 +58,7 @@ def test_learning_rates_at_their_corners():
     constant = optimizer.learning_rate(2.0, 10, "constant", 100)
     assert [float(constant(step)) for step in (0, 5, 10, 99)] == [0.0, 1.0, 2.0, 2.0]
     cosine = optimizer.learning_rate(2.0, 10, "cosine", 110)
-    np.testing.assert_allclose(
-        [cosine(step) for step in (0, 10, 60, 110)], [0, 2, 1, 0], atol=1e-6
-    )
+    np.testing.assert_allclose([cosine(step) for step in (0, 10, 60, 110)], [0, 2, 1, 0], atol=1e-6)
     assert float(optimizer.learning_rate(2.0, 0, "constant", 10)(0)) == 2.0
 
 
