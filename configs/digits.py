@@ -42,10 +42,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
-    config.train.num_steps = 1500
-    config.train.checkpoint_every = 500
-    config.train.diagnose_every = 250
-    config.train.probe_every = 500
-    config.train.sample_every = 500
+    config.train.num_steps = 800
+    config.train.checkpoint_every = 200
+    config.train.diagnose_every = 200
+    config.train.probe_every = 200
+    config.train.sample_every = 400
     config.sample.num_steps = 50
     return config
