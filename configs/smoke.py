@@ -2,7 +2,7 @@
 
 Command:   python -m soda_jax pretrain --config=configs/smoke.py --workdir=/tmp/smoke
 Hardware:  any CPU
-Time:      not yet measured
+Time:      half a minute, nearly all of it compilation
 Reaches:   nothing, on purpose: 8 steps
 """
 
@@ -23,7 +23,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.z_size = 16
     config.model.encoder.variant = "resnet10"
     config.model.encoder.width_multiplier = 1 / 8
-    config.model.encoder.norm = "group"
     config.model.denoiser.width = 8
     config.model.denoiser.multipliers = (1, 2)
     config.model.denoiser.num_blocks = 1

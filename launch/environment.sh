@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: finds a Python, and makes a virtual environment where it is needed.
 
 stop() {

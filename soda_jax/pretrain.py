@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,6 +68,9 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
             state, window = experiment.init_state(parts), metrics.Window()
         writer = stack.enter_context(metrics.Writer(workdir, resume_step=start))
         announce(parts, train_source, start, state)
+        if not jax.process_index():
+            table = metrics.parameter_table(state.params)
+            pathlib.Path(workdir, "parameters.txt").write_text(table + "\n")
         observers = make_observers(parts, writer, train_source, test_source)
         profile = Profile(workdir, start + 10, config.train.profile_steps)
         record = {"data": train_source.fingerprint}

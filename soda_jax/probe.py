@@ -79,7 +79,9 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
     path = pathlib.Path(workdir) / "probe" / f"{model.step:08d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\nThe protocol of each number: {path}")
+    print(f"\nThe protocol of each number ({path}):")
+    for row in rows:
+        print(f"{row['representation']}, {row['probe']}: {json.dumps(row['protocol'])}")
     return rows
 
 

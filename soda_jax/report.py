@@ -160,13 +160,12 @@ def chart(series: dict[str, list[tuple[int, float]]], width: int = 720, height: 
         y = height - 25 - (height - 40) * (value - low) / max(high - low, 1e-12)
         return f"{x:.1f},{y:.1f}"
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" width="{width}" font-size="11">']
-    for (name, points), color in zip(series.items(), colors, strict=False):
+    parts = [f'<svg viewBox="0 0 {width + 200} {height}" font-size="11">']
+    for i, ((name, points), color) in enumerate(zip(series.items(), colors, strict=False)):
         path = " ".join(place(*point) for point in points)
         parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
-        x, y = place(*points[-1]).split(",")
         parts.append(
-            f'<text x="{float(x) - 4}" y="{float(y) - 5}" text-anchor="end" fill="{color}">'
+            f'<text x="{width + 5}" y="{20 + 16 * i}" fill="{color}">'
             f"{html.escape(name)} {points[-1][1]:.4g}</text>"
         )
     parts += [

@@ -12,6 +12,7 @@ from soda_jax.applications.pictures import grid
 from soda_jax.evaluation.image_metrics import psnr, ssim
 
 NUM_SEEDS = 3
+LEGIBLE_SIZE = 64  # pixels on the page
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
@@ -40,7 +41,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
     folder = pathlib.Path(workdir) / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / "reconstructions.png"
-    Image.fromarray(grid([images, targets, *pictures], scale=2)).save(picture)
+    scale = max(1, LEGIBLE_SIZE // max(images.shape[1], targets.shape[1]))
+    Image.fromarray(grid([images, targets, *pictures], scale)).save(picture)
     picture.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n")
     print(
         f"PSNR {scores['psnr']:.2f} dB over {len(images)} pictures x {NUM_SEEDS} seeds; {picture}"

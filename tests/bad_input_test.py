@@ -1,4 +1,4 @@
-"""What a person may get wrong, through the command line: one clear line, a code, and nothing lost."""
+"""What a person may get wrong, at the command line: one clear line, a code, nothing lost."""
 
 import pathlib
 

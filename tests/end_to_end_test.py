@@ -15,6 +15,7 @@ import soda_jax
 from soda_jax import experiment
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
+from soda_jax.training import sharding
 from soda_jax.training.checkpoint import Checkpointer
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,7 +140,8 @@ def run_worker(workdir, cache, *words, devices, overrides=()):
     """`pretrain` in a process of its own with so many devices; words are for jax.distributed."""
     environment = dict(os.environ)
     environment |= {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "PYTHONPATH": str(ROOT),
@@ -192,6 +194,16 @@ def test_eight_devices_then_one(tmp_path, whole, compilation_cache):
         expected, found = saved_state(whole), saved_state(workdir)
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+
+
+def test_parameters_split_over_fsdp_train_as_whole_ones_do(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(sharding, "SMALLEST_SHARDED_LEAF", 64)
+    config = smoke(*QUIET, "--config.mesh.fsdp=2")
+    template = experiment.abstract_state(experiment.build(config))
+    split = [leaf for leaf in jax.tree.leaves(template.params) if "fsdp" in leaf.sharding.spec]
+    assert len(split) > 50
+    pretrain(config, str(tmp_path))
+    np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5, atol=1e-5)
 
 
 def test_three_lines_load_encode_and_reconstruct(whole):

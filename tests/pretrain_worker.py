@@ -1,4 +1,4 @@
-"""A process of its own for end_to_end_test: WORKDIR, then ADDRESS,COUNT,ID or "", then overrides."""
+"""A process of its own for end_to_end_test: WORKDIR, ADDRESS,COUNT,ID or "", then overrides."""
 
 import pathlib
 import sys
