@@ -8,10 +8,11 @@ Hardware:  one GPU of 24 GB or more, or any number of devices that divides 512
 Time:      not yet measured; 78,000 steps are 800 epochs
 Reaches:   not yet measured; FutureXiang/soda, which this follows [R]: linear 80.0, kNN 80.4
 
-Command:   python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
+Command:   XLA_FLAGS=--xla_force_host_platform_device_count=2
+           python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
 Hardware:  two CPU cores
-Time:      not yet measured
-Reaches:   not yet measured
+Time:      44 minutes, at 146 pictures a second (results/cifar10.md)
+Reaches:   linear 52.5 (z), 54.9 (pooled); kNN 52.0, 52.7; seed 0
 """
 
 import ml_collections

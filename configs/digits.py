@@ -4,8 +4,8 @@ Command:   python -m soda_jax pretrain --config=configs/digits.py --workdir=runs
            python -m soda_jax probe --workdir=runs/digits
            python -m soda_jax sample --workdir=runs/digits
 Hardware:  a laptop's CPU, nothing to download
-Time:      not yet measured
-Reaches:   not yet measured
+Time:      4 minutes of training on two CPU cores (results/digits.md)
+Reaches:   z: linear 97.8, kNN 97.8, 95.8 with 10 labels a class; raw pixels 89.2; seed 0
 """
 
 import ml_collections

@@ -9,11 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-# Where there is nothing but a CPU, two devices keep two cores busier than one does.
-if [[ $(nproc 2>/dev/null || echo 2) -gt 1 ]]; then
-  export XLA_FLAGS=${XLA_FLAGS:---xla_force_host_platform_device_count=2}
-fi
-
 python=$(make_environment .venv .)
 workdir=${WORKDIR:-runs/digits}
 "$python" -m soda_jax pretrain --config=configs/digits.py --workdir="$workdir" "$@"
