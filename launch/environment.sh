@@ -18,7 +18,7 @@ find_python() {
     printf '%s\n' "$PYTHON"
     return
   fi
-  for candidate in python3.12 python3.11 python3.13 python3; do
+  for candidate in python3.12 python3.11 python3; do
     if is_new_enough "$candidate"; then
       printf '%s\n' "$candidate"
       return

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from soda_jax.config_fields import resembling
 from soda_jax.config_schema import PREFIX, load, recall
 from soda_jax.exit_codes import UsageError, tell
-from soda_jax.workdir import existing_workdir, prepare_workdir
+from soda_jax.workdir import existing_workdir
 
 COMMANDS = {
     "pretrain": "train a model in the workdir, or go on with the one that is there",
@@ -55,7 +55,6 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         config = recall(existing_workdir(workdir), overrides)
 
     if command == "pretrain":
-        workdir = prepare_workdir(workdir) if not arguments.dry_run else workdir
         from soda_jax.pretrain import pretrain
 
         pretrain(config, workdir, dry_run=arguments.dry_run)

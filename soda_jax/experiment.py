@@ -13,6 +13,7 @@ import optax
 from soda_jax import rngs
 from soda_jax.applications.reconstruct import decode
 from soda_jax.array_types import Array, PyTree
+from soda_jax.config_fields import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.sources import Source, open_source
@@ -71,11 +72,11 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         )
     source_view = View(**config.views.source)
     target_view = View(**config.views.target)
-    rate = config.optimizer
+    model, rate = make_model(config), config.optimizer
     return Experiment(
         config=config,
         mesh=mesh,
-        model=make_model(config),
+        model=model,
         process=Process(
             schedule=SCHEDULES[config.diffusion.schedule](),
             prediction=config.diffusion.prediction,
@@ -86,9 +87,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         target_view=target_view,
         source_shape=(source_view.size, source_view.size, config.data.channels),
         target_shape=(target_view.size, target_view.size, config.data.channels),
-        num_sections=num_sections(
-            config.model.denoiser.multipliers, config.model.denoiser.num_blocks
-        ),
+        num_sections=model.bottleneck.num_sections,
         tx=optimizer.make_optimizer(
             *(
                 optimizer.learning_rate(peak, rate.warmup_steps, rate.decay, config.train.num_steps)
@@ -269,6 +268,13 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
     Picture i starts from the noise that (seed, indices[i]) gives, whatever batch it is in. The
     sampler is the config's (config.sample); overrides change single fields, such as num_steps.
     """
+    for name in overrides:
+        if name not in SAMPLER_OPTIONS:
+            near = resembling(name, SAMPLER_OPTIONS)
+            raise ValueError(
+                f"{name!r} is no option of the sampler; there are {', '.join(SAMPLER_OPTIONS)}"
+                + (f" (nearest: {near[0]})" if near else "")
+            )
     options = dict(experiment.config.sample) | overrides
 
     def decode_uint8(variables, z, seed, indices, section_mask=None) -> Array:

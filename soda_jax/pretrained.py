@@ -67,22 +67,31 @@ class Pretrained:
         Args:
           seed: of the initial noise; picture i starts from noise number first + i in any batch.
           sections: condition on these sections of z alone; () for all.
-          options: fields of config.sample in place of the config's own: num_steps, sampler, eta,
-            guidance_scale.
+          options: fields of config.sample in place of the config's own: num_steps, sampler,
+            spacing, eta, guidance_scale.
+
+        Raises:
+          ValueError: codes of another size, a section that isn't there, an unknown option.
         """
+        z = np.asarray(z, np.float32)
+        z_size, num_sections = self.parts.config.model.z_size, self.parts.num_sections
+        if z.ndim != 2 or z.shape[1] != z_size or not len(z):
+            raise ValueError(f"codes must be [n {z_size}] with n > 0, not {list(z.shape)}")
+        if unknown := set(sections) - set(range(num_sections)):
+            raise ValueError(f"sections are 0 to {num_sections - 1}; there is no {min(unknown)}")
         cache = tuple(sorted(options.items()))
         if cache not in self._decoders:
             self._decoders[cache] = experiment.decode_step(self.parts, **options)
         decode = self._decoders[cache]
         batch_size = self._batch(min(self.parts.config.sample.batch_size, len(z)))
-        section_mask = np.ones((batch_size, self.parts.num_sections), bool)
+        section_mask = np.ones((batch_size, num_sections), bool)
         if sections:
-            section_mask[:] = np.isin(np.arange(self.parts.num_sections), list(sections))
+            section_mask[:] = np.isin(np.arange(num_sections), list(sections))
         pictures = []
         for start in range(0, len(z), batch_size):
             # The last batch repeats its end, so that there is one compilation.
             rows = np.minimum(np.arange(start, start + batch_size), len(z) - 1)
-            codes = self._split(np.asarray(z, np.float32)[rows])
+            codes = self._split(z[rows])
             batch = decode(self.variables, codes, seed, first + rows, section_mask)
             pictures.append(np.asarray(batch))
         return np.concatenate(pictures)[: len(z)]

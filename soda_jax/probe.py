@@ -9,7 +9,6 @@ import numpy as np
 
 from soda_jax import experiment, pretrained
 from soda_jax.data.sources import Source
-from soda_jax.data.views import View
 from soda_jax.evaluation.few_shot import few_label_probe
 from soda_jax.evaluation.knn import knn
 from soda_jax.evaluation.linear_probe import adam_probe, linear_probe
@@ -39,8 +38,7 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
         described = {
             "representation": name,
             "dimensions": int(train_x.shape[1]),
-            "step": model.step if not name.startswith(("untrained", "raw")) else 0,
-            "weights": config.probe.weights,
+            **weights_of(name, model),
             "pictures": "resized, not augmented",
             "train_examples": len(train),
             "test_examples": len(test),
@@ -102,13 +100,22 @@ def representations(
         yield (
             "raw pixels",
             *(
-                raw_pixels(source.images(np.arange(count)), model.parts.source_view)
+                raw_pixels(source.images(np.arange(count)))
                 for source, count in ((train_source, num_train), (test_source, len(test_source)))
             ),
         )
 
 
-def raw_pixels(images: np.ndarray, view: View) -> np.ndarray:
+def weights_of(representation: str, model: Pretrained) -> dict:
+    """Which weights a representation was made with, and at which step."""
+    if representation == "raw pixels":
+        return {"weights": "none"}
+    if representation.startswith("untrained "):
+        return {"weights": "initial", "step": 0}
+    return {"weights": model.parts.config.probe.weights, "step": model.step}
+
+
+def raw_pixels(images: np.ndarray) -> np.ndarray:
     """Pictures uint8 [n h w c] -> their values in [-1, 1], [n h*w*c] float32."""
     return images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1
 

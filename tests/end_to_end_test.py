@@ -219,6 +219,12 @@ def test_three_lines_load_encode_and_reconstruct(whole):
     assert (model.decode(z[9:10], seed=4, first=9) != alone).any()
     with pytest.raises(ValueError, match=r"\[n h w 3\]"):
         model.encode(images[..., :1])
+    with pytest.raises(ValueError, match=r"\[n 16\]"):
+        model.decode(z[:, :3])
+    with pytest.raises(ValueError, match="sections are 0 to 4; there is no 5"):
+        model.decode(z, sections=(0, 5))
+    with pytest.raises(ValueError, match="'num_step' is no option.*nearest: num_steps"):
+        model.decode(z, num_step=3)
 
 
 def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):

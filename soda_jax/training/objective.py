@@ -17,12 +17,6 @@ def per_example_loss(
     return process.weight(t) * jnp.square(error).mean((1, 2, 3))
 
 
-def draw_noise(process: Process, key: Array, x_0: Array) -> tuple[Array, Array]:
-    """t [b] by the process's law, and epsilon like x_0."""
-    t = process.draw_t(rngs.stream(key, "t"), x_0.shape[0])
-    return t, jax.random.normal(rngs.stream(key, "epsilon"), x_0.shape)
-
-
 def training_loss(
     model: nn.Module,
     process: Process,
@@ -32,7 +26,8 @@ def training_loss(
     key: Array,
 ) -> tuple[Array, PyTree]:
     """The training loss of a batch, a scalar, and the new batch_stats."""
-    t, epsilon = draw_noise(process, key, batch.target)
+    t = process.draw_t(rngs.stream(key, "t"), batch.target.shape[0])
+    epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
     (prediction, _), updates = model.apply(
         {"params": params, "batch_stats": batch_stats},
