@@ -84,9 +84,11 @@ def few_label_probe(
       max_iterations: of L-BFGS.
 
     Raises:
-      ValueError: the data don't fit together, or a class has too few examples.
+      ValueError: the data don't fit together, can't be learnt from (see `probe_data.check` and
+        `check_learnable`), or a class has too few examples.
     """
     data = probe_data.check(train_x, train_y, test_x, test_y, num_classes)
+    probe_data.check_learnable(data.train_x, data.train_y)
     l2_values = check_l2(l2_values)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, but is {draws}")

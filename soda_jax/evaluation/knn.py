@@ -39,10 +39,11 @@ def knn(
       weighted: see above.
 
     Raises:
-      ValueError: the data don't fit together (see `probe_data.check`), or k or temperature is not
-        above 0.
+      ValueError: the data don't fit together or can't be learnt from (see `probe_data.check` and
+        `check_learnable`), or k or temperature is not above 0.
     """
     data = probe_data.check(train_x, train_y, test_x, test_y, num_classes)
+    probe_data.check_learnable(data.train_x, data.train_y)
     if k < 1:
         raise ValueError(f"k must be at least 1, but is {k}")
     if temperature <= 0:

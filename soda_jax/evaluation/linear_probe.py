@@ -50,9 +50,11 @@ def linear_probe(
       max_iterations: of the solver; the protocol says where that was too few.
 
     Raises:
-      ValueError: the data don't fit together (see `probe_data.check`), or an L2 is not above 0.
+      ValueError: the data don't fit together, can't be learnt from (see `probe_data.check` and
+        `check_learnable`), or an L2 is not above 0.
     """
     data = probe_data.check(train_x, train_y, test_x, test_y, num_classes)
+    probe_data.check_learnable(data.train_x, data.train_y)
     l2_values = check_l2(l2_values)
     protocol = {
         "probe": "logistic regression",
@@ -121,9 +123,11 @@ def adam_probe(
     Nothing is selected, so there is no validation part.
 
     Raises:
-      ValueError: the data don't fit together: see `probe_data.check`.
+      ValueError: the data don't fit together, or can't be learnt from: see `probe_data.check` and
+        `check_learnable`.
     """
     data = probe_data.check(train_x, train_y, test_x, test_y, num_classes)
+    probe_data.check_learnable(data.train_x, data.train_y)
     num_examples, d = data.train_x.shape
     x = jnp.asarray(probe_data.l2_normalize(data.train_x))
     labels = jnp.asarray(data.train_y)

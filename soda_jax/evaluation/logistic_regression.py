@@ -4,6 +4,8 @@ The objective is  mean_i weight_i * cross_entropy_i + l2 / 2 * |kernel|^2 ; the 
 penalised. In scikit-learn's terms C = 1 / (number of examples * l2).
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from soda_jax.array_types import Array
+from soda_jax.array_types import Array, PyTree
 
 # Line searches need more digits than TPUs and GPUs give float32 products by default.
 _PRECISION = jax.lax.Precision.HIGHEST
 TOLERANCE = 1e-3  # see `fit`
 _ROWS = 4096  # of features that are held in float64 at a time
+_LOGITS = 2**27  # that are held at a time: half a gigabyte
+_SMALLEST_STEP = 2.0**-16  # of a line search, beside the full step
+_ROUNDING = 1e-6  # what float32 loses of a mean over many examples
 
 
 class Fit(NamedTuple):
@@ -67,7 +72,10 @@ def fit(
     max_iterations: int = 300,
     tolerance: float = TOLERANCE,
 ) -> Fit:
-    """Fits a classifier for each L2 value, one after the other.
+    """Fits a classifier for each L2 value, all of them side by side in one run.
+
+    The features are read once for all of them. Where the logits of all would be too many, they are
+    fitted in groups.
 
     L-BFGS runs in coordinates in which the Hessian at zero is about the identity: raw pixels, whose
     neighbours say nearly the same, would else need thousands of iterations to the same optimum.
@@ -83,8 +91,7 @@ def fit(
         its square is about what the objective could still lose.
     """
     weights = weights / jnp.sum(weights)
-    axes, variances = _principal_axes(x)
-    solver = optax.lbfgs()
+    axes, variances = principal_axes(x)
 
     def fit_one(l2):
         # Softmax at zero: the Hessian is covariance / num_classes + l2, on all but one direction.
@@ -99,32 +106,63 @@ def fit(
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.vdot(weights, losses) + 0.5 * l2 * jnp.sum(jnp.square(kernel))
 
-        def unfinished(carry):
-            _, state, _, gradient, iteration = carry
-            stuck = (iteration > 0) & (optax.tree_utils.tree_get(state, "learning_rate") == 0.0)
-            return (iteration < max_iterations) & (_norm(gradient) > tolerance) & ~stuck
+        start = (jnp.zeros((num_classes, len(axes))), jnp.zeros((num_classes,)))
+        params, iterations, norm = minimize(
+            objective, start, _norm, max_iterations=max_iterations, tolerance=tolerance
+        )
+        return Fit(kernel_of(params[0]), params[1], iterations, norm)
 
-        def iterate(carry):
-            params, state, value, gradient, iteration = carry
-            updates, state = solver.update(
-                gradient, state, params, value=value, grad=gradient, value_fn=objective
-            )
-            # The line search has already evaluated the point that it stops at.
-            value = optax.tree_utils.tree_get(state, "value")
-            gradient = optax.tree_utils.tree_get(state, "grad")
-            return optax.apply_updates(params, updates), state, value, gradient, iteration + 1
-
-        params = (jnp.zeros((num_classes, len(axes))), jnp.zeros((num_classes,)))
-        value, gradient = jax.value_and_grad(objective)(params)
-        start = (params, solver.init(params), value, gradient, 0)
-        params, _, _, gradient, iteration = jax.lax.while_loop(unfinished, iterate, start)
-        return Fit(kernel_of(params[0]), params[1], iteration, _norm(gradient))
-
-    # Not vmapped: both branches of the line search would then run for every value.
-    return jax.lax.map(fit_one, l2_values)
+    side_by_side = min(len(l2_values), max(1, _LOGITS // (len(x) * num_classes)))
+    return jax.lax.map(fit_one, l2_values, batch_size=side_by_side)
 
 
-def _principal_axes(x):
+def minimize(
+    objective: Callable[[PyTree], Array],
+    params: PyTree,
+    norm_fn: Callable[[PyTree], Array],
+    *,
+    max_iterations: int,
+    tolerance: float,
+) -> tuple[PyTree, Array, Array]:
+    """L-BFGS on a convex objective, to be vmapped: (params, iterations, norm of the gradient).
+
+    It ends where norm_fn(gradient) is at most `tolerance`, or no step helps that float32 can tell
+    from none.
+    """
+    # Halving from the full step: under vmap the default line search would run both its branches.
+    # It asks for descent alone, which is enough as the curvature of a convex objective is above 0.
+    solver = optax.lbfgs(
+        linesearch=optax.scale_by_backtracking_linesearch(
+            max_backtracking_steps=20,
+            decrease_factor=0.5,
+            increase_factor=math.inf,
+            rtol=_ROUNDING,
+            store_grad=True,
+        )
+    )
+
+    def unfinished(carry):
+        _, state, _, gradient, iteration = carry
+        stuck = optax.tree_utils.tree_get(state, "learning_rate") < _SMALLEST_STEP
+        return (iteration < max_iterations) & (norm_fn(gradient) > tolerance) & ~stuck
+
+    def iterate(carry):
+        params, state, value, gradient, iteration = carry
+        updates, state = solver.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=objective
+        )
+        # The line search has already evaluated the point that it stops at.
+        value = optax.tree_utils.tree_get(state, "value")
+        gradient = optax.tree_utils.tree_get(state, "grad")
+        return optax.apply_updates(params, updates), state, value, gradient, iteration + 1
+
+    value, gradient = jax.value_and_grad(objective)(params)
+    start = (params, solver.init(params), value, gradient, 0)
+    params, _, _, gradient, iterations = jax.lax.while_loop(unfinished, iterate, start)
+    return params, iterations, norm_fn(gradient)
+
+
+def principal_axes(x: Array) -> tuple[Array, Array]:
     """Directions [r d] that span the rows of x [n d], r = min(n, d), and their variances [r]."""
     n, d = x.shape
     if d <= n:

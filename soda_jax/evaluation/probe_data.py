@@ -54,13 +54,7 @@ def check(train_x, train_y, test_x, test_y, num_classes: int) -> ProbeData:
             raise ValueError(f"{split}_y must be [{len(x)}], as {split}_x has it, not {y.shape}")
         if len(x) == 0:
             raise ValueError(f"{split}_x holds no example")
-        if not np.issubdtype(y.dtype, np.integer):
-            raise ValueError(f"{split}_y must be integers, not {y.dtype}")
-        if y.min() < 0 or y.max() >= num_classes:
-            raise ValueError(
-                f"{split}_y holds labels {y.min()} to {y.max()}, "
-                f"but with num_classes={num_classes} they must be 0 to {num_classes - 1}"
-            )
+        check_labels(y, num_classes, f"{split}_y")
         # Sums by row: a NaN or an infinity survives them, and they take no copy of x.
         with np.errstate(invalid="ignore"):
             finite = np.all(np.isfinite(x.sum(axis=1, dtype=np.float64)))
@@ -72,6 +66,50 @@ def check(train_x, train_y, test_x, test_y, num_classes: int) -> ProbeData:
             "both must come from the same extractor"
         )
     return data._replace(train_y=data.train_y.astype(np.int32), test_y=data.test_y.astype(np.int32))
+
+
+def check_labels(y, num_classes: int, name: str) -> np.ndarray:
+    """Labels as a NumPy array [n] int32.
+
+    Raises:
+      ValueError: they are not [n] with n > 0, or one is not an integer in [0, num_classes).
+    """
+    y = np.asarray(y)
+    if y.ndim != 1 or len(y) == 0:
+        raise ValueError(f"{name} must be [n] with n > 0, but its shape is {y.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, not {y.dtype}")
+    if y.min() < 0 or y.max() >= num_classes:
+        raise ValueError(
+            f"{name} holds labels {y.min()} to {y.max()}, "
+            f"but with num_classes={num_classes} they must be 0 to {num_classes - 1}"
+        )
+    return y.astype(np.int32)
+
+
+def check_learnable(x: np.ndarray, y: np.ndarray) -> None:
+    """Refuses a training split of which any classifier would give a score that says nothing.
+
+    Raises:
+      ValueError: the labels [n] name a single class, or every feature of x [n d] is constant.
+    """
+    check_classes(y)
+    # A column at most as uneven as the rounding of its numbers, as in standardisation.
+    lowest, highest = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    if np.all(highest - lowest <= 1e-6 * np.maximum(np.abs(lowest), np.abs(highest))):
+        raise ValueError(
+            f"train_x: every one of its {x.shape[1]} features is the same in all {len(x)} "
+            "examples, so a probe would only tell the most frequent class"
+        )
+
+
+def check_classes(y: np.ndarray, name: str = "train_y") -> None:
+    """Raises ValueError where the labels [n] name a single class."""
+    if np.all(y == y[0]):
+        raise ValueError(
+            f"{name} holds the class {int(y[0])} alone: a probe of a single class is always right "
+            "and says nothing; at least two are needed"
+        )
 
 
 def l2_normalize(x: np.ndarray) -> np.ndarray:

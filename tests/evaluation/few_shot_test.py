@@ -88,3 +88,5 @@ def test_too_many_labels_are_refused_in_words():
         few_label_indices(LABELS, 500, draw=0)
     with pytest.raises(ValueError, match="at least 1, but is 0"):
         few_label_indices(LABELS, 0, draw=0)
+    with pytest.raises(ValueError, match="train_y holds the class 0 alone"):
+        few_label_probe(DATA[0], 0 * DATA[1], *DATA[2:], num_classes=4, labels_per_class=5)

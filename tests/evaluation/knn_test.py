@@ -81,7 +81,7 @@ def test_grouped_top_k_is_top_k(n, k):
 
 
 def test_ties_go_to_the_earlier_example_and_the_smaller_class():
-    x = np.ones((4, 2), np.float32)
+    x = np.array([[1, 1], [2, 2], [1, 1], [4, 4]], np.float32)  # one direction
     labels = np.array([3, 1, 2, 0])
     assert knn(x, labels, x[:1], [3], num_classes=4, k=1).accuracy == 1
     assert knn(x, labels, x[:1], [1], num_classes=4, k=3).accuracy == 1
@@ -90,7 +90,7 @@ def test_ties_go_to_the_earlier_example_and_the_smaller_class():
 def test_k_is_cut_and_the_protocol_says_so():
     result = knn(TRAIN_X[:10], TRAIN_Y[:10], TEST_X, TEST_Y, num_classes=5, k=20)
     assert (result.protocol["k"], result.protocol["k_asked"]) == (9, 20)
-    assert knn(TRAIN_X[:1], TRAIN_Y[:1], TEST_X, TEST_Y, num_classes=5).protocol["k"] == 1
+    assert knn(TRAIN_X[:2], np.array([0, 1]), TEST_X, TEST_Y, num_classes=5).protocol["k"] == 1
     with pytest.raises(ValueError, match="k must be at least 1"):
         knn(*DATA, num_classes=5, k=0)
     with pytest.raises(ValueError, match="temperature must be above 0"):

@@ -226,3 +226,8 @@ def test_bad_data_is_refused_in_words(digits):
         linear_probe(train_x, train_y, test_x * np.nan, test_y, num_classes=10)
     with pytest.raises(ValueError, match="all above 0"):
         linear_probe(*digits, num_classes=10, l2_values=[0.0, 1.0])
+    for probe in (linear_probe, adam_probe):
+        with pytest.raises(ValueError, match="train_y holds the class 7 alone"):
+            probe(train_x, np.full_like(train_y, 7), test_x, test_y, num_classes=10)
+        with pytest.raises(ValueError, match="every one of its 64 features is the same in all"):
+            probe(np.full_like(train_x, 0.1), train_y, test_x, test_y, num_classes=10)
