@@ -22,6 +22,7 @@ class Source(Protocol):
       split: which part of it.
       image_shape: (h, w, c) of every picture.
       class_names: a name for each label, or None.
+      factor_names: a name for each known factor of variation; () where none is known.
       fingerprint: short hex digest of name, split, length, shape and a few records, by which a
         checkpoint knows the data that it was trained on.
     """
@@ -29,6 +30,7 @@ class Source(Protocol):
     name: str
     split: str
     class_names: tuple[str, ...] | None
+    factor_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
@@ -44,6 +46,9 @@ class Source(Protocol):
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """int32 [b]; ValueError where the set has none."""
 
+    def factors(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [b k], a column for each of factor_names; ValueError where the set has none."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -53,6 +58,8 @@ class ArraySource:
       pictures: [n h w] or [n h w c], uint8, bool, or float in [0, 1]; of any size.
       targets: [n] integer labels, or None.
       rows: which of the n belong to the split; None for all of them.
+      factor_values: [n k] integers, what each picture was made from; or None.
+      factor_names: k names; () where factor_values is None.
     """
 
     name: str
@@ -63,6 +70,8 @@ class ArraySource:
     targets: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     rows: np.ndarray | None = None
+    factor_values: np.ndarray | None = None
+    factor_names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -79,6 +88,11 @@ class ArraySource:
         if self.targets is None:
             raise no_labels(self)
         return self.targets[self._rows(indices)].astype(np.int32)
+
+    def factors(self, indices: np.ndarray) -> np.ndarray:
+        if self.factor_values is None:
+            raise no_factors(self)
+        return self.factor_values[self._rows(indices)].astype(np.int64)
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
         indices = np.asarray(indices)
@@ -138,3 +152,11 @@ def choices(word: str, allowed: Sequence[str]) -> str:
 
 def no_labels(source: Source) -> ValueError:
     return ValueError(f"{source.name} ({source.split}) has no labels, only pictures")
+
+
+def no_factors(source: Source) -> ValueError:
+    return ValueError(
+        f"{source.name} ({source.split}) has no factors of variation: an .npz tells them by an "
+        "array latents_classes or factors, integers [n k]; a TFDS set by several class labels, or "
+        "by a dictionary of yes and no"
+    )

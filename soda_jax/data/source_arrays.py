@@ -3,6 +3,7 @@
 import os
 import zipfile
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from soda_jax.data import images, records
 
 IMAGE_KEYS = ("images", "image", "imgs", "x", "X")
 LABEL_KEYS = ("labels", "label", "y", "Y")
+FACTOR_KEYS = ("latents_classes", "factors")
+FACTOR_NAME_KEYS = ("factor_names", "latents_names")
+# dSprites keeps its names in a pickle, which stays shut; they are the published ones.
+DSPRITES = ("color", "shape", "scale", "orientation", "posX", "posY")
 
 
 def open_arrays(path: str, split: str, image_size: int, channels: int) -> records.ArraySource:
@@ -19,6 +24,10 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
     behind (x_train, train_images). Pictures are [n h w] or [n h w c], uint8 or float in [0, 1];
     a set of uint8 whose largest value is 1 is taken for black and white. Objects are never
     unpickled.
+
+    Factors of variation may lie beside them, as in dSprites: integers [n k] under latents_classes
+    or factors (with the split, where the pictures have it), and k names under factor_names or
+    latents_names; else the names are dSprites' own, or factor0, factor1, ...
     """
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):
@@ -29,11 +38,14 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
     else:
         raise FileNotFoundError(f"no arrays at {path}")
     if path.endswith(".npz"):
-        pictures, targets, divided = _read_npz(path, split)
+        contents = _read_npz(path, split)
+        pictures, targets, divided = contents.pictures, contents.labels, contents.divided
+        factors, factor_names = contents.factors, contents.factor_names
         if pictures.dtype == np.uint8 and pictures.size and pictures.max() <= 1:
             pictures = pictures.astype(bool)
     elif path.endswith(".npy"):
         pictures, targets, divided = _read(path), None, False
+        factors, factor_names = None, ()
         beside = path.removesuffix(".npy") + "_labels.npy"
         if os.path.isfile(beside):
             targets = _read(beside)
@@ -41,6 +53,8 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
         raise ValueError(f"{path}: expected an .npz, an .npy, or a folder of them")
     _check(path, pictures)
     targets = None if targets is None else _check_labels(path, targets, len(pictures))
+    if factors is not None:
+        _check_factors(path, factors, factor_names, len(pictures))
     rows = None
     if not (divided or whole_file):
         records.check_split(path, split, records.DIVIDED)
@@ -50,6 +64,7 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
         pictures = images.to_uint8(pictures[chosen], path)
         pictures = images.fit_arrays(pictures, image_size, channels)
         targets = None if targets is None else targets[chosen]
+        factors = None if factors is None else factors[chosen]
         rows = None
     return records.ArraySource(
         f"arrays {os.path.basename(path)}",
@@ -60,6 +75,8 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
         targets,
         None,
         rows,
+        factors,
+        factor_names,
     )
 
 
@@ -74,8 +91,17 @@ def _file_of_split(folder: str, split: str) -> str:
     )
 
 
-def _read_npz(path: str, split: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Pictures, labels or None, and whether the keys told the split."""
+class _Npz(NamedTuple):
+    """pictures, labels or None, factors or None with their names; did the keys tell the split?"""
+
+    pictures: np.ndarray
+    labels: np.ndarray | None
+    factors: np.ndarray | None
+    factor_names: tuple[str, ...]
+    divided: bool
+
+
+def _read_npz(path: str, split: str) -> _Npz:
     try:
         file = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -83,13 +109,16 @@ def _read_npz(path: str, split: str) -> tuple[np.ndarray, np.ndarray | None, boo
     with file:
         keys = list(file.files)
         for divided in (True, False):
-            image_keys = _with_split(IMAGE_KEYS, split) if divided else IMAGE_KEYS
-            label_keys = _with_split(LABEL_KEYS, split) if divided else LABEL_KEYS
-            image_key = next((key for key in image_keys if key in keys), None)
-            label_key = next((key for key in label_keys if key in keys), None)
+            image_key, label_key, factor_key = (
+                next((key for key in wanted if key in keys), None)
+                for names in (IMAGE_KEYS, LABEL_KEYS, FACTOR_KEYS)
+                for wanted in [_with_split(names, split) if divided else names]
+            )
             if image_key:
                 labels = _entry(file, label_key, path) if label_key else None
-                return _entry(file, image_key, path), labels, divided
+                factors = _entry(file, factor_key, path) if factor_key else None
+                names = () if factors is None else _factor_names(file, factors)
+                return _Npz(_entry(file, image_key, path), labels, factors, names, divided)
     splits = _splits(keys)
     if splits:
         raise ValueError(f"{path} has no split {split!r}; {records.choices(split, splits)}")
@@ -97,6 +126,23 @@ def _read_npz(path: str, split: str) -> tuple[np.ndarray, np.ndarray | None, boo
         f"{path}: no pictures among its arrays ({', '.join(keys) or 'none'}); expected images, "
         f"x, images_{split}, x_{split} or {split}_images"
     )
+
+
+def _factor_names(file: np.lib.npyio.NpzFile, factors: np.ndarray) -> tuple[str, ...]:
+    """The names where they are a plain array of text; they are never unpickled."""
+    for key in FACTOR_NAME_KEYS:
+        if key not in file.files:
+            continue
+        try:
+            names = _entry(file, key, "")
+        except ValueError:
+            continue
+        if names.ndim == 1 and names.dtype.kind == "U":
+            return tuple(names.tolist())
+    count = factors.shape[-1] if factors.ndim else 0
+    if {"imgs", "latents_values", "latents_classes"} <= {*file.files} and count == len(DSPRITES):
+        return DSPRITES
+    return tuple(f"factor{k}" for k in range(count))
 
 
 def _with_split(names: tuple[str, ...], split: str) -> list[str]:
@@ -148,3 +194,17 @@ def _check_labels(path: str, labels: np.ndarray, num_examples: int) -> np.ndarra
     if labels.min() < 0:
         raise ValueError(f"{path}: labels must not be negative, the least is {labels.min()}")
     return labels.astype(np.int32)
+
+
+def _check_factors(path: str, factors: np.ndarray, names: tuple[str, ...], num: int) -> None:
+    is_integer = np.issubdtype(factors.dtype, np.integer)
+    if factors.ndim != 2 or len(factors) != num or factors.shape[1] < 1 or not is_integer:
+        raise ValueError(
+            f"{path}: factors of shape {factors.shape} and type {factors.dtype}; expected integers "
+            f"[n k], a row for each of {num} pictures"
+        )
+    if len(names) != factors.shape[1] or len(set(names)) != len(names):
+        raise ValueError(
+            f"{path}: {len(names)} factor names ({', '.join(names)}) for {factors.shape[1]} "
+            "factors; each needs one, and no two the same"
+        )

@@ -31,6 +31,7 @@ class FolderSource:
     files: tuple[str, ...]
     targets: np.ndarray | None
     class_names: tuple[str, ...] | None
+    factor_names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -50,6 +51,9 @@ class FolderSource:
         if self.targets is None:
             raise records.no_labels(self)
         return self.targets[np.asarray(indices)]
+
+    def factors(self, indices: np.ndarray) -> np.ndarray:
+        raise records.no_factors(self)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -25,6 +25,11 @@ class TfdsSource:
     image_key: str
     label_key: str | None
     class_names: tuple[str, ...] | None
+    factor_keys: tuple[tuple[str, ...], ...] = ()  # the path of each factor in a record
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return tuple(path[-1] for path in self.factor_keys)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -47,6 +52,13 @@ class TfdsSource:
         where = f"{self.name} ({self.split})"
         labels = [self._record(i, f"record {i} of {where}")[self.label_key] for i in indices]
         return np.array(labels, np.int32)
+
+    def factors(self, indices: np.ndarray) -> np.ndarray:
+        if not self.factor_keys:
+            raise records.no_factors(self)
+        found = [self._record(i, f"record {i} of {self.name} ({self.split})") for i in indices]
+        rows = [[functools.reduce(dict.get, path, x) for path in self.factor_keys] for x in found]
+        return np.array(rows, np.int64)
 
     def _record(self, index: int, where: str) -> dict[str, Any]:
         try:
@@ -104,6 +116,7 @@ def open_tfds(
         image_key,
         label_key,
         tuple(class_names) if class_names else None,
+        _factor_keys(builder.info.features, label_key, tfds),
     )
 
 
@@ -174,3 +187,23 @@ def _keys(name: str, features: Any, tfds: Any) -> tuple[str, str | None]:
     if "image" not in pictures and len(pictures) > 1:
         raise ValueError(f"{name} has several pictures in a record: {', '.join(pictures)}")
     return image_key, label_key
+
+
+def _factor_keys(features: Any, label_key: str | None, tfds: Any) -> tuple[tuple[str, ...], ...]:
+    """Where a record tells what its picture was made from or shows: classes, yes or no.
+
+    Beside the class label these are the factors of dSprites and its like, and, in a dictionary of
+    their own, the attributes of CelebA.
+    """
+
+    def tells(feature: Any) -> bool:
+        is_class = isinstance(feature, tfds.features.ClassLabel)
+        return is_class or (feature.shape == () and feature.np_dtype == np.bool_)
+
+    paths = []
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.FeaturesDict):
+            paths += [(key, name) for name, inner in feature.items() if tells(inner)]
+        elif key != label_key and tells(feature):
+            paths.append((key,))
+    return tuple(paths)

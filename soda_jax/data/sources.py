@@ -48,6 +48,20 @@ def open_source(
     raise ValueError(f"no data source {source!r}; {records.choices(source, SOURCES)}")
 
 
+def num_classes(source: Source) -> int:
+    """How many classes the labels tell apart; 0 where there are no labels.
+
+    Labels without names (arrays) are taken to run from 0 to the largest that occurs.
+    """
+    if source.class_names:
+        return len(source.class_names)
+    try:
+        labels = source.labels(np.arange(len(source)))
+    except ValueError:
+        return 0
+    return int(labels.max()) + 1
+
+
 def open_digits(split: str, image_size: int, channels: int) -> records.ArraySource:
     """The 8x8 digits of scikit-learn, grey values 0..16, enlarged by bicubic interpolation.
 

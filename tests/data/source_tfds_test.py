@@ -22,6 +22,8 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
                 "image": tfds.features.Image(shape=(8, 8, 3)),
                 "label": tfds.features.ClassLabel(names=["cat", "dog"]),
                 "id": np.int64,
+                "shape": tfds.features.ClassLabel(num_classes=3),
+                "attributes": {"Smiling": np.bool_, "height": np.float32},
             }
         )
         return tfds.core.DatasetInfo(builder=self, description="tiny", features=features)
@@ -32,7 +34,9 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, n, first):
         for k in range(first, first + n):
             picture = Image.fromarray(picture_of(k))
-            yield k, {"image": picture, "label": k % 2, "id": k}
+            attributes = {"Smiling": k % 5 == 0, "height": 1.0}
+            shown = {"shape": k % 3, "attributes": attributes}
+            yield k, {"image": picture, "label": k % 2, "id": k, **shown}
 
 
 def picture_of(k):
@@ -60,6 +64,10 @@ def test_reads_what_was_prepared(data_dir, monkeypatch):
     found = [written.pop(x.tobytes()) for x in test.images(indices)]
     np.testing.assert_array_equal(test.labels(indices), np.array(found) % 2)
     assert not written and test.labels(indices).dtype == np.int32
+    assert test.factor_names == ("shape", "Smiling")
+    numbers = np.array(found)
+    expected = np.stack([numbers % 3, numbers % 5 == 0], axis=1)
+    np.testing.assert_array_equal(test.factors(indices), expected)
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     half = opened("tiny_pictures:1.2.0", "train[:50%]", "", image_size=4, channels=1)
     assert len(half) == 10 and half.images(np.array([9])).shape == (1, 4, 4, 1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soda_jax.data import records, source_cifar
-from soda_jax.data.sources import open_source
+from soda_jax.data import records, source_arrays, source_cifar
+from soda_jax.data.sources import num_classes, open_source
 
 
 def pictures(n, size=32, c=3, seed=0):
@@ -107,6 +107,9 @@ def test_flat_folder_has_no_labels(tmp_path):
     np.testing.assert_array_equal(whole(source)[:, 0, 0, 0], range(5))
     with pytest.raises(ValueError, match="no labels"):
         source.labels(np.arange(2))
+    assert num_classes(source) == 0
+    with pytest.raises(ValueError, match="no factors of variation"):
+        source.factors(np.arange(2))
 
 
 def test_folder_errors_are_one_line(tmp_path):
@@ -135,6 +138,7 @@ def test_npz_with_and_without_splits(tmp_path):
     np.testing.assert_array_equal(whole(test), x[30:])
     np.testing.assert_array_equal(test.labels(np.arange(10)), y[30:])
     assert test.labels(np.arange(2)).dtype == np.int32
+    assert test.class_names is None and num_classes(test) == 7
     np.savez(tmp_path / "one.npz", images=x, labels=y[:, None])
     parts = [opened("arrays", s, tmp_path / "one.npz") for s in ("train", "test")]
     both = np.concatenate([whole(part) for part in parts])
@@ -160,6 +164,103 @@ def test_npy_is_mapped_and_fitted_on_demand(tmp_path):
 def test_binary_npz_is_black_and_white(tmp_path):
     np.savez(tmp_path / "x.npz", imgs=np.arange(2 * 16).reshape(2, 4, 4).astype(np.uint8) % 2)
     assert set(np.unique(whole(opened("arrays", "all", tmp_path / "x.npz", 4, 1)))) == {0, 255}
+
+
+def factors_of(source):
+    return source.factors(np.arange(len(source)))
+
+
+def test_factors_travel_with_their_pictures(tmp_path):
+    """Every picture is filled with a number that its factors spell: 10 * the third + the second."""
+    classes = np.stack([np.zeros(60, int), np.arange(60) % 10, np.arange(60) // 10], axis=1)
+    x = np.broadcast_to((10 * classes[:, 2] + classes[:, 1])[:, None, None], (60, 4, 4))
+    metadata = np.array({"latents_names": ("color", "shape", "scale")}, object)
+    np.savez(
+        tmp_path / "sprites.npz",
+        imgs=x.astype(np.uint8),
+        latents_values=classes / 9,
+        latents_classes=classes,
+        metadata=metadata,
+    )
+    parts = [opened("arrays", s, tmp_path / "sprites.npz", 4, 1) for s in ("train", "test")]
+    assert sum(len(part) for part in parts) == 60 and len(parts[1]) > 0
+    for part in parts:
+        assert part.factor_names == ("factor0", "factor1", "factor2")  # the pickle stays shut
+        assert factors_of(part).shape == (len(part), 3)
+        spelled = factors_of(part) @ np.array([0, 1, 10])
+        np.testing.assert_array_equal(whole(part)[:, 0, 0, 0], spelled)
+        assert not factors_of(part)[:, 0].any()  # a constant factor stays
+        with pytest.raises(ValueError, match="no labels"):
+            part.labels(np.arange(2))
+    np.testing.assert_array_equal(parts[0].factors(np.array([2])), factors_of(parts[0])[2:3])
+
+
+def test_factors_with_splits_labels_and_names(tmp_path):
+    x, y = pictures(6, 4), np.arange(6) % 2
+    factors = np.arange(12).reshape(6, 2).astype(np.int16)
+    arrays = dict(x_train=x[:4], y_train=y[:4], x_test=x[4:], y_test=y[4:])
+    np.savez(
+        tmp_path / "split.npz",
+        **arrays,
+        factors_train=factors[:4],
+        factors_test=factors[4:],
+        factor_names=np.array(["shape", "größe"]),
+    )
+    test = opened("arrays", "test", tmp_path / "split.npz", 4)
+    assert test.factor_names == ("shape", "größe")
+    np.testing.assert_array_equal(factors_of(test), factors[4:])
+    np.testing.assert_array_equal(test.labels(np.arange(2)), y[4:])
+    np.savez(tmp_path / "plain.npz", **arrays)
+    plain = opened("arrays", "test", tmp_path / "plain.npz", 4)
+    assert plain.factor_names == ()
+    with pytest.raises(ValueError, match="plain.npz \\(test\\) has no factors of var") as error:
+        factors_of(plain)
+    one_line(error)
+
+
+def test_pickled_factor_names_are_never_opened(tmp_path):
+    trap = np.array([Trap(tmp_path / "touched"), "shape"], object)
+    arrays = dict(images=pictures(20, 4), latents_classes=np.arange(40).reshape(20, 2))
+    np.savez(tmp_path / "trap.npz", **arrays, factor_names=trap)
+    source = opened("arrays", "all", tmp_path / "trap.npz", 4)
+    assert source.factor_names == ("factor0", "factor1")
+    np.savez(tmp_path / "two.npz", **arrays, factor_names=trap, latents_names=np.array(["a", "b"]))
+    assert opened("arrays", "all", tmp_path / "two.npz", 4).factor_names == ("a", "b")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_foreign_factors_are_refused_in_one_line(tmp_path):
+    whole_numbers = np.arange(8).reshape(4, 2)
+    cases = {
+        "floats": (dict(factors=whole_numbers / 2), "type float64; expected integers"),
+        "rows": (dict(factors=whole_numbers[:3]), "a row for each of 4 pictures"),
+        "flat": (dict(factors=np.arange(4)), "shape \\(4,\\)"),
+        "none": (dict(factors=whole_numbers[:, :0]), "shape \\(4, 0\\)"),
+        "names": (
+            dict(factors=whole_numbers, factor_names=np.array(["a", "b", "c"])),
+            "3 factor names \\(a, b, c\\) for 2 factors",
+        ),
+        "twins": (dict(factors=whole_numbers, latents_names=np.array(["a", "a"])), "no two the"),
+    }
+    for name, (arrays, reason) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", images=pictures(4, 4), **arrays)
+        with pytest.raises(ValueError, match=reason) as error:
+            opened("arrays", "all", tmp_path / f"{name}.npz", 4)
+        assert f"{name}.npz" in str(error.value)
+        one_line(error)
+
+
+def test_the_real_sprites_have_six_factors(real_data):
+    source = opened("arrays", "test", real_data / "sprites" / "sprites_3x6x20x16x16.npz", 16, 1)
+    factors = factors_of(source)
+    assert source.factor_names == source_arrays.DSPRITES
+    assert [len(np.unique(column)) for column in factors.T] == [1, 3, 6, 20, 16, 16]
+    # posX and posY: the sprite's middle moves with them.
+    lit = source.images(np.arange(300))[..., 0].astype(float)
+    weights = lit / lit.sum((1, 2), keepdims=True)
+    middle = (weights.sum(1) * np.arange(16)).sum(1), (weights.sum(2) * np.arange(16)).sum(1)
+    assert np.corrcoef(middle[0], factors[:300, 4])[0, 1] > 0.99
+    assert np.corrcoef(middle[1], factors[:300, 5])[0, 1] > 0.99
 
 
 def test_array_errors_are_one_line(tmp_path):
