@@ -99,9 +99,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_async = True
     config.train.diagnose_every = 1000  # loss with z, shuffled z, null z; rank of z; 0: never
     config.train.probe_every = (
-        5000  # kNN on z and pooled features, labels of the train split; 0: never
+        5000  # kNN and linear, on z and pooled features; labels of the train split; 0: never
     )
     config.train.probe_examples = 10_000  # pictures of each split that this probe reads
+    # Reconstructions drawn at each of these probes, for the Fréchet distance on the model's own
+    # pooled features; give more than these have dimensions; 0: never.
+    config.train.frechet_images = 0
     config.train.sample_every = 5000  # a grid of reconstructions; 0: never
     config.train.remat = False  # recompute activations of the blocks: less memory, more time
     config.train.profile_steps = 0  # trace this many steps after the first 10, into workdir/profile
@@ -138,6 +141,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
     config.sample.sections = ()  # condition on these sections of z alone; () for all
     config.sample.seed = 0
+
+    config.evaluate = ml_collections.ConfigDict()
+    # probes, layers (need labels) | attributes | disentanglement (needs factors) | code | pictures
+    # | streamed (published, slow) | fine_tune (slow); () for all but these two that the data allow
+    config.evaluate.suites = ()
+    config.evaluate.compare = ()  # workdirs of other models: disentanglement shows their z as well
+    config.evaluate.labels_per_class = (1, 2, 5, 10, 50)  # few-label probes
+    config.evaluate.layer_ts = (0.1, 0.4, 0.7)  # at which the denoiser's blocks are read [D]
+    config.evaluate.layer_examples = 10_000  # training pictures that the layers' heads see
+    config.evaluate.num_images = 1024  # reconstructed for the measures of pictures
+    config.evaluate.streamed = ("soda",)  # soda: FutureXiang/soda's probe [R] | mae: MAE's [P]
+    config.evaluate.fine_tune_epochs = 10  # [D]
+    config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
+    config.evaluate.lpips_path = ""  # torchvision's AlexNet weights, for LPIPS
+    config.evaluate.lpips_heads_path = ""  # alex.pth, the linear heads of LPIPS v0.1
     return config
 
 

@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 200
     config.train.diagnose_every = 200
     config.train.probe_every = 200
+    config.train.frechet_images = 320
     config.train.sample_every = 400
     config.sample.num_steps = 50
     return config

@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.diagnose_every = 4
     config.train.probe_every = 8
     config.train.probe_examples = 64
+    config.train.frechet_images = 16
     config.train.sample_every = 8
 
     config.probe.batch_size = 64
@@ -49,4 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.batch_size = 8
     config.sample.num_images = 8
     config.sample.num_steps = 2
+    config.evaluate.labels_per_class = (2,)
+    config.evaluate.layer_ts = (0.5,)
+    config.evaluate.layer_examples = 200
+    config.evaluate.num_images = 64
     return config

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from soda_jax.config_fields import resembling
+from soda_jax.config_fields import SUITES, resembling
 from soda_jax.config_schema import PREFIX, load, recall
 from soda_jax.exit_codes import UsageError, tell
 from soda_jax.workdir import existing_workdir
@@ -14,6 +14,7 @@ COMMANDS = {
     "pretrain": "train a model in the workdir, or go on with the one that is there",
     "probe": "measure what the representations of a trained model are worth",
     "sample": "reconstruct pictures from their codes",
+    "evaluate": "run suites of measures on a trained model, and show them on one page",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
     "doctor": "show versions, devices and optional packages",
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         return doctor.examine()
     if arguments.dry_run and command != "pretrain":
         raise UsageError(f"--dry_run goes with pretrain, not with {command}")
+    names = suites_of(arguments.suite)
+    if names and command != "evaluate":
+        raise UsageError(f"--suite goes with evaluate, not with {command}")
     if command in ("pretrain", "prepare") and not arguments.config:
         raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
     if command != "prepare" and not arguments.dry_run:
@@ -68,6 +72,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         from soda_jax.sample import sample
 
         sample(config, workdir)
+    elif command == "evaluate":
+        workdir = existing_workdir(workdir)
+        from soda_jax.evaluate import evaluate
+
+        evaluate(config, workdir, names)
     else:
         from soda_jax.prepare import prepare
 
@@ -93,7 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="such as configs/digits.py, or configs/cifar10.py:cpu; probe and sample take that of "
+        help="such as configs/digits.py, or configs/cifar10.py:cpu; probe, sample and "
+        "evaluate take that of "
         "the workdir where none is given; --config.KEY=VALUE changes a field, such as "
         "--config.train.batch_size=64",
     )
@@ -104,7 +114,22 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="pretrain: show parameters, operations and memory; write nothing",
     )
+    parser.add_argument(
+        "--suite",
+        metavar="NAMES",
+        help=f"evaluate: which of {', '.join(SUITES)}, with commas between; else what the config "
+        "says (evaluate.suites)",
+    )
     return parser
+
+
+def suites_of(words: str | None) -> list[str]:
+    """The suites that --suite names, such as "probes,code"."""
+    names = [name.strip() for name in words.split(",")] if words else []
+    for name in names:
+        if name not in SUITES:
+            raise UsageError(_unknown("suite", name, SUITES))
+    return list(dict.fromkeys(names))
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -115,7 +140,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if arguments.command not in COMMANDS:
         raise UsageError(_unknown("command", arguments.command, COMMANDS))
     if unknown:
-        options = ("--config", "--workdir", "--dry_run", "--help", f"{PREFIX}KEY=VALUE")
+        options = ("--config", "--workdir", "--dry_run", "--suite", "--help", f"{PREFIX}KEY=VALUE")
         raise UsageError(_unknown("option", unknown[0].partition("=")[0], options))
     return arguments, overrides
 

@@ -110,7 +110,7 @@ class Flag:
 class Several:
     """A tuple with `least` to `most` parts of one kind."""
 
-    part: Number | Choice
+    part: Number | Choice | Text
     least: int
     most: int
     distinct: bool = False
@@ -158,7 +158,12 @@ WEIGHTS = one_of("ema", "raw")
 SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100")
 RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 FEATURES = one_of("z", "pooled")
-PROTOCOLS = one_of("lbfgs", "adam", "knn")
+PROTOCOLS = one_of("lbfgs", "adam", "knn", "mlp")
+SUITES = (
+    "probes", "layers", "attributes", "disentanglement", "code", "pictures", "streamed",
+    "fine_tune",
+)  # fmt: skip
+STREAMED = ("soda", "mae")
 
 VIEW_FIELDS = {
     "size": PIXELS,
@@ -234,6 +239,7 @@ FIELDS = {
     "train.diagnose_every": COUNT,
     "train.probe_every": COUNT,
     "train.probe_examples": POSITIVE,
+    "train.frechet_images": COUNT,
     "train.sample_every": COUNT,
     "train.remat": Flag(),
     "train.profile_steps": whole(0, 10_000),
@@ -246,7 +252,7 @@ FIELDS = {
     "probe.validation_fraction": real(0, 1, open_low=True, open_high=True),
     "probe.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
     "probe.draws": whole(1, 1000),
-    "probe.protocols": Several(PROTOCOLS, 1, 3, distinct=True),
+    "probe.protocols": Several(PROTOCOLS, 1, 4, distinct=True),
     "probe.baselines": Flag(),
     "sample.batch_size": BATCH,
     "sample.weights": WEIGHTS,
@@ -258,4 +264,31 @@ FIELDS = {
     "sample.guidance_scale": real(-1, 1000),
     "sample.sections": Several(whole(0, 2**16), 0, 1024, distinct=True),
     "sample.seed": SEED,
+    "evaluate.suites": Several(one_of(*SUITES), 0, len(SUITES), distinct=True),
+    "evaluate.compare": Several(Text(), 0, 16, distinct=True),
+    "evaluate.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
+    "evaluate.layer_ts": Several(SHARE, 0, 32, distinct=True),
+    "evaluate.layer_examples": POSITIVE,
+    "evaluate.num_images": whole(2, 10**6),
+    "evaluate.streamed": Several(one_of(*STREAMED), 1, len(STREAMED), distinct=True),
+    "evaluate.fine_tune_epochs": whole(1, 10_000),
+    "evaluate.inception_path": Text(may_be_empty=True),
+    "evaluate.lpips_path": Text(may_be_empty=True),
+    "evaluate.lpips_heads_path": Text(may_be_empty=True),
+}
+
+# Fields that came after the first runs: what a saved config that lacks one of them stands for.
+LATER_FIELDS = {
+    "train.frechet_images": 0,
+    "evaluate.suites": (),
+    "evaluate.compare": (),
+    "evaluate.labels_per_class": (1, 2, 5, 10, 50),
+    "evaluate.layer_ts": (0.1, 0.4, 0.7),
+    "evaluate.layer_examples": 10_000,
+    "evaluate.num_images": 1024,
+    "evaluate.streamed": ("soda",),
+    "evaluate.fine_tune_epochs": 10,
+    "evaluate.inception_path": "",
+    "evaluate.lpips_path": "",
+    "evaluate.lpips_heads_path": "",
 }

@@ -13,7 +13,15 @@ from typing import Any
 
 import ml_collections
 
-from soda_jax.config_fields import FIELDS, Choice, Number, Several, Text, resembling
+from soda_jax.config_fields import (
+    FIELDS,
+    LATER_FIELDS,
+    Choice,
+    Number,
+    Several,
+    Text,
+    resembling,
+)
 from soda_jax.config_file import ConfigError, run_config_file
 from soda_jax.config_rules import broken_rules
 
@@ -34,10 +42,11 @@ CHANGEABLE = (
     "train.diagnose_every",
     "train.probe_every",
     "train.probe_examples",
+    "train.frechet_images",
     "train.sample_every",
     "train.remat",
     "train.profile_steps",
-    *(key for key in FIELDS if key.startswith(("mesh.", "probe.", "sample."))),
+    *(key for key in FIELDS if key.startswith(("mesh.", "probe.", "sample.", "evaluate."))),
 )
 
 
@@ -89,6 +98,8 @@ def remember(config: ml_collections.ConfigDict, workdir: str) -> None:
 def recall(workdir: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     """The config that `remember` saved, with overrides on top, checked as by `load`.
 
+    A run that an older version began lacks the fields that came later: LATER_FIELDS has them.
+
     Raises:
       FileNotFoundError: workdir holds no run.
       ConfigError: with one line for each problem.
@@ -101,7 +112,7 @@ def recall(workdir: str, overrides: Sequence[str] = ()) -> ml_collections.Config
             f"workdir {workdir}: no run is there, as it has no {path.name}; pretrain writes it"
         ) from None
     try:
-        return _checked(flatten(from_json(text)), overrides)
+        return _checked(LATER_FIELDS | flatten(from_json(text)), overrides)
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
 

@@ -17,6 +17,7 @@ BY_CLASS = {
     "soda_jax.training.checkpoint.CheckpointMismatch": CONFIG,
     "soda_jax.training.checkpoint.SaveError": IO,
     "soda_jax.pretrain.NonFiniteLossError": INTERNAL,
+    "soda_jax.evaluate.SuiteError": DATA,
     "builtins.KeyboardInterrupt": INTERRUPTED,
     "builtins.MemoryError": MEMORY,
 }
@@ -70,7 +71,8 @@ def exit_code(error: BaseException) -> int | None:
         return WORKDIR
     if isinstance(error, OSError) and error.errno in STORAGE:
         return IO
-    if isinstance(error, ValueError | OSError) and raised_in.startswith("soda_jax.data."):
+    rooms = ("soda_jax.data.", "soda_jax.evaluation.")
+    if isinstance(error, ValueError | OSError) and raised_in.startswith(rooms):
         return DATA
     return None
 

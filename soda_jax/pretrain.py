@@ -10,25 +10,17 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from soda_jax import config_schema, experiment
-from soda_jax.applications.pictures import grid
 from soda_jax.array_types import Array
 from soda_jax.data.sources import Source
-from soda_jax.evaluation.code_health import effective_rank
-from soda_jax.evaluation.features import extract
-from soda_jax.evaluation.knn import knn
 from soda_jax.experiment import Experiment
+from soda_jax.observers import make_observers
 from soda_jax.training import metrics
 from soda_jax.training.checkpoint import Checkpointer
 from soda_jax.training.progress import Profile, Progress
-from soda_jax.training.sharding import split_batch
 from soda_jax.training.state import TrainState
 from soda_jax.workdir import prepare_workdir
-
-DIAGNOSED_IMAGES = 256
-SAMPLED_IMAGES = 12
 
 
 class NonFiniteLossError(RuntimeError):
@@ -132,62 +124,6 @@ def run_steps(
     progress.close()
     profile.close()
     return state
-
-
-def make_observers(
-    parts: Experiment, writer: metrics.Writer, train_source: Source, test_source: Source
-):
-    """Pairs (every so many steps, observe(step, state)) that log what the code z is worth."""
-    config = parts.config.train
-    encode = experiment.encode_step(parts)
-    code_losses = experiment.code_step(parts)
-    decode = experiment.decode_step(parts)
-    devices = parts.mesh.size
-
-    def held_out(count: int):
-        count = min(count, len(test_source)) // devices * devices
-        return split_batch(parts.mesh, test_source.images(np.arange(count)))
-
-    diagnosed, sampled = held_out(DIAGNOSED_IMAGES), held_out(max(SAMPLED_IMAGES, devices))
-
-    def diagnose(step: int, state: TrainState) -> None:
-        losses, z = code_losses(experiment.eval_variables(state), diagnosed)
-        losses = {f"loss_with_code/{name}": float(loss) for name, loss in losses.items()}
-        writer.scalars(step, losses | {"effective_rank": effective_rank(np.asarray(z))})
-
-    def probe(step: int, state: TrainState) -> None:
-        variables = experiment.eval_variables(state)
-        count = min(config.probe_examples, len(train_source))
-        codes = extract(
-            lambda images: encode(variables, images),
-            train_source.images,
-            count,
-            parts.config.probe.batch_size,
-            shard=lambda images: split_batch(parts.mesh, images),
-        )
-        # Labels of the training split alone: the test set is for the final probe.
-        labels = train_source.labels(np.arange(count))
-        cut = count * 9 // 10
-        for name, x in codes.items():
-            result = knn(
-                x[:cut], labels[:cut], x[cut:], labels[cut:], num_classes=int(labels.max()) + 1
-            )
-            writer.scalars(step, {f"knn/{name}": result.accuracy})
-
-    def sample(step: int, state: TrainState) -> None:
-        variables = experiment.eval_variables(state)
-        z = encode(variables, sampled)["z"]
-        pictures = decode(variables, z, parts.config.sample.seed, np.arange(len(z)))
-        writer.images(
-            step, "reconstructions", grid([np.asarray(sampled), np.asarray(pictures)], scale=2)
-        )
-
-    has_labels = train_source.class_names is not None
-    return [
-        (config.diagnose_every, diagnose),
-        (config.probe_every if has_labels else 0, probe),
-        (config.sample_every, sample),
-    ]
 
 
 def check_data(run: dict, source: Source) -> None:

@@ -2,19 +2,22 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 import numpy as np
 
 from soda_jax import experiment, pretrained
-from soda_jax.data.sources import Source
+from soda_jax.data.sources import Source, num_classes
 from soda_jax.evaluation.few_shot import few_label_probe
 from soda_jax.evaluation.knn import knn
 from soda_jax.evaluation.linear_probe import adam_probe, linear_probe
+from soda_jax.evaluation.mlp_probe import mlp_probe
+from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
 
-PROTOCOLS = {"lbfgs": linear_probe, "adam": adam_probe, "knn": knn}
+PROTOCOLS = {"lbfgs": linear_probe, "adam": adam_probe, "knn": knn, "mlp": mlp_probe}
+SELECTING = ("lbfgs", "mlp")  # they choose a setting on a part of the training split
 
 
 def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
@@ -24,16 +27,37 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
     was selected (never on the test set), how many labels it had.
     """
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
-    train_source = experiment.open_data(model.parts, "train")
-    test_source = experiment.open_data(model.parts, "test")
-    count = config.probe.max_examples or len(train_source)
-    train = np.arange(min(count, len(train_source)))
+    splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
+    rows = measure(model, *splits, config.probe.protocols, config.probe.labels_per_class)
+    path = pathlib.Path(workdir) / "probe" / f"{model.step:08d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"\nThe protocol of each number ({path}):")
+    for row in rows:
+        print(f"{row['representation']}, {row['probe']}: {json.dumps(row['protocol'])}")
+    return rows
+
+
+def measure(
+    model: Pretrained,
+    train_source: Source,
+    test_source: Source,
+    protocols: Sequence[str],
+    labels_per_class: Sequence[int],
+) -> list[dict]:
+    """A row for each representation and probe; a line is printed as each representation is done.
+
+    Raises:
+      ValueError: the pictures have no labels.
+    """
+    config = model.parts.config
+    train = some(train_source, config.probe.max_examples, config.seed)
     test = np.arange(len(test_source))
     train_y, test_y = train_source.labels(train), test_source.labels(test)
-    num_classes = len(train_source.class_names)
+    classes = num_classes(train_source)
 
     rows = []
-    for name, train_x, test_x in representations(model, train_source, test_source, len(train)):
+    for name, train_x, test_x in representations(model, train_source, test_source, train):
         data = (train_x, train_y, test_x, test_y)
         described = {
             "representation": name,
@@ -43,22 +67,22 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
             "train_examples": len(train),
             "test_examples": len(test),
         }
-        for protocol in config.probe.protocols:
+        for protocol in protocols:
             selection = (
                 {"validation_fraction": config.probe.validation_fraction}
-                if protocol == "lbfgs"
+                if protocol in SELECTING
                 else {}
             )
             seed = {} if protocol == "knn" else {"seed": config.seed}
-            result = PROTOCOLS[protocol](*data, num_classes=num_classes, **selection, **seed)
+            result = PROTOCOLS[protocol](*data, num_classes=classes, **selection, **seed)
             rows.append(
                 described
                 | {"probe": protocol, "accuracy": result.accuracy, "protocol": result.protocol}
             )
-        for labels in config.probe.labels_per_class:
+        for labels in labels_per_class:
             mean, std, protocol = few_label_probe(
                 *data,
-                num_classes=num_classes,
+                num_classes=classes,
                 labels_per_class=labels,
                 draws=config.probe.draws,
                 seed=config.seed,
@@ -73,37 +97,36 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
                 }
             )
         print(line(rows, name), flush=True)
-
-    path = pathlib.Path(workdir) / "probe" / f"{model.step:08d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\nThe protocol of each number ({path}):")
-    for row in rows:
-        print(f"{row['representation']}, {row['probe']}: {json.dumps(row['protocol'])}")
     return rows
 
 
 def representations(
-    model: Pretrained, train_source: Source, test_source: Source, num_train: int
+    model: Pretrained, train_source: Source, test_source: Source, train: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, features of the training pictures [n d], of the test pictures [n d])."""
+    """(name, features of the training pictures at positions train [n], of all test pictures)."""
     config = model.parts.config.probe
     models = [("", model)]
     if config.baselines:
         models.append(("untrained ", pretrained.untrained(model.parts.config)))
     for prefix, one in models:
-        train = one.features(train_source.images, num_train)
-        test = one.features(test_source.images, len(test_source))
+        of_train = one.features(lambda indices: train_source.images(train[indices]), len(train))
+        of_test = one.features(test_source.images, len(test_source))
         for name in config.features:
-            yield prefix + name, train[name], test[name]
+            yield prefix + name, of_train[name], of_test[name]
     if config.baselines:
         yield (
             "raw pixels",
-            *(
-                raw_pixels(source.images(np.arange(count)))
-                for source, count in ((train_source, num_train), (test_source, len(test_source)))
-            ),
+            raw_pixels(train_source.images(train)),
+            raw_pixels(test_source.images(np.arange(len(test_source)))),
         )
+
+
+def some(source: Source, count: int, seed: int) -> np.ndarray:
+    """Sorted positions of `count` random pictures; of all where count is 0 or too many.
+
+    Not of the first ones: a folder's pictures come class by class.
+    """
+    return np.sort(shuffled(np.arange(len(source)), seed)[: count or None])
 
 
 def weights_of(representation: str, model: Pretrained) -> dict:

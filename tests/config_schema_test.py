@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 
 from configs import base
 from soda_jax import config_schema
-from soda_jax.config_fields import FIELDS
+from soda_jax.config_fields import FIELDS, LATER_FIELDS
 from soda_jax.config_schema import ConfigError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -35,8 +36,10 @@ def test_the_table_allows_what_the_rooms_know():
     from soda_jax.diffusion.process import LOSS_WEIGHTS, PREDICTIONS
     from soda_jax.diffusion.sampler import SAMPLERS
     from soda_jax.diffusion.schedule import SCHEDULES
+    from soda_jax.evaluate import SUITES
     from soda_jax.models.encoder import RESNETS
     from soda_jax.probe import PROTOCOLS
+    from soda_jax.suites.streamed import PROTOCOLS as STREAMED
 
     assert FIELDS["data.source"].values == SOURCES
     assert FIELDS["diffusion.loss_weight"].values == LOSS_WEIGHTS
@@ -45,6 +48,8 @@ def test_the_table_allows_what_the_rooms_know():
     assert FIELDS["diffusion.schedule"].values == tuple(SCHEDULES)
     assert FIELDS["model.encoder.variant"].values == tuple(RESNETS)
     assert FIELDS["probe.protocols"].part.values == tuple(PROTOCOLS)
+    assert FIELDS["evaluate.suites"].part.values == tuple(SUITES)
+    assert FIELDS["evaluate.streamed"].part.values == tuple(STREAMED)
 
 
 def test_the_number_of_sections_is_the_models():
@@ -203,6 +208,8 @@ def test_no_field_takes_what_it_is_not(key):
         as_float = isinstance(right, float) and type(value) is int
         if (value == [] and kind.accepts(())) or (as_float and kind.accepts(float(value))):
             continue  # lists for tuples, and ints for floats, are welcome
+        if (key, value) == ("evaluate.compare", ("nowhere",)):
+            continue  # a workdir of any name
         config = ml_collections.ConfigDict(config_schema.nested(VALUES | {key: value}))
         with pytest.raises(ConfigError) as caught:
             config_schema.validate(config)
@@ -307,6 +314,15 @@ def test_a_cosine_ends_where_it_was_said_to_end(tmp_path):
     config_schema.remember(load("optimizer.decay=cosine"), str(tmp_path))
     with pytest.raises(ConfigError, match="train.num_steps: saved 100000, given 7"):
         config_schema.remember(load("optimizer.decay=cosine", "train.num_steps=7"), str(tmp_path))
+
+
+def test_a_run_of_an_older_version_is_still_read(tmp_path):
+    values = config_schema.flatten(load())
+    assert {key: values[key] for key in LATER_FIELDS} == LATER_FIELDS  # as base.py has them
+    older = {key: value for key, value in values.items() if key not in LATER_FIELDS}
+    (tmp_path / "config.json").write_text(json.dumps(config_schema.nested(older)))
+    assert config_schema.recall(str(tmp_path)) == load()
+    config_schema.remember(load(), str(tmp_path))
 
 
 def test_a_saved_config_that_is_broken(tmp_path):

@@ -246,6 +246,78 @@ def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):
     assert "raw pixels" in page and page.count("data:image/png;base64,") >= 2
 
 
+def test_evaluate_runs_every_suite_and_shows_them_on_one_page(whole):
+    """But for what other tests here run; the baselines are those of `probe`."""
+    from soda_jax.evaluate import evaluate
+
+    few = smoke("--config.probe.baselines=false", "--config.probe.features=('z',)")
+    names = ("probes", "layers", "attributes", "code", "pictures")
+    path = pathlib.Path(evaluate(few, str(whole), names[:1]))
+    assert pathlib.Path(evaluate(few, str(whole), names[1:])) == path
+    found = {name: json.loads((path.parent / f"{name}.json").read_text()) for name in names}
+
+    assert {"lbfgs", "adam", "knn", "mlp"} <= {row["probe"] for row in found["probes"]["rows"]}
+    layers = found["layers"]
+    heads = {"stem", "pooled", "z", "section0", "mid_block0@t=0.5", "no z: mid_block0@t=0.5"}
+    assert heads <= set(layers["heads"]) and layers["best"] in layers["heads"]
+    assert layers["heads"][layers["best"]]["validation_accuracy"] == max(
+        head["validation_accuracy"] for head in layers["heads"].values()
+    )
+    # All of z can't know less than a part of it, but for the noise of a short training.
+    assert layers["heads"]["z"]["accuracy"] > layers["heads"]["section0"]["accuracy"] - 0.1
+    assert found["attributes"]["names"] == [f"class = {digit}" for digit in range(10)]
+
+    code = found["code"]
+    assert sum(code["section_sizes"]) == 16 and 0 < code["effective_rank"] <= 16
+    np.testing.assert_allclose(np.diag(code["section_correlation"]), 1, atol=1e-4)
+    metrics = {row["metric"]: row for row in found["pictures"]["rows"]}
+    assert {"PSNR", "SSIM"} <= set(metrics)
+    assert not any("FID" in name for name in metrics)  # its network wasn't given
+    assert all("sampler" in row["protocol"] for row in metrics.values())
+    page = path.read_text()
+    for text in ("lbfgs", "mid_block0", "MS-SSIM", "another picture", "own pooled features"):
+        assert text in page
+
+
+def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeypatch):
+    from soda_jax import evaluate, pretrained
+    from soda_jax.suites import attributes, disentanglement
+
+    random = np.random.default_rng(0)
+    factors = random.integers(0, 4, (3000, 2))
+    images = np.zeros((3000, 16, 16, 3), np.uint8)
+    for image, (place, shade) in zip(images, factors, strict=True):
+        image[4 * place : 4 * place + 4] = 60 * (shade + 1)
+    for name, images_of in (("with", {"factors": factors}), ("without", {})):
+        np.savez(tmp_path / f"{name}.npz", images=images, **images_of)
+
+    def splits(name):
+        config = smoke("--config.data.source=arrays", f"--config.data.path={tmp_path / name}.npz")
+        model = pretrained.untrained(config)
+        return model, *(experiment.open_data(model.parts, split) for split in ("train", "test"))
+
+    with pytest.raises(ValueError, match="no factors of variation"):
+        disentanglement.run(*splits("without"))
+    values = disentanglement.run(*splits("with"))
+    scores = {(row["representation"], row["metric"]): row["value"] for row in values["rows"]}
+    assert scores["PCA of raw pixels", "informativeness (trees)"] > 0.9
+    assert values["factors"] == ["factor0", "factor1"]
+    assert np.shape(values["sections"]["accuracy"]) == (5, 2)
+    assert "section 4" in "".join(disentanglement.show(values))
+
+    monkeypatch.setattr(pretrained, "load", lambda workdir, weights: model)
+    model, train, test = splits("with")
+    assert evaluate.allowed_by(train) == ["attributes", "disentanglement", "code", "pictures"]
+    model.parts.config.unlock()
+    model.parts.config.evaluate.compare = ("runs/twin",)
+    codes = disentanglement.codes_of(model, train, test, 100)
+    np.testing.assert_array_equal(codes["z of runs/twin"], codes["z"])
+    names, train_y, test_y = attributes.attributes(train, np.arange(len(train)), test)
+    assert names == [f"factor{k} = {value}" for k in range(2) for value in range(4)]
+    np.testing.assert_array_equal(train_y.reshape(-1, 2, 4).sum(2), 1)
+    np.testing.assert_array_equal(test_y[:, 6], test.factors(np.arange(len(test)))[:, 1] == 2)
+
+
 def test_a_dry_run_tells_and_leaves_nothing(tmp_path, capsys):
     pretrain(smoke(), str(tmp_path / "none"), dry_run=True)
     told = capsys.readouterr().out

@@ -14,7 +14,10 @@ FILES = sorted(
 
 WORDS = {"array_types", "rngs"}
 CONFIG = {"config_schema", "config_fields", "config_file", "config_rules"}
-LOOPS = {"pretrain", "probe", "sample", "report", "prepare", "pretrained", "doctor"}
+LOOPS = {
+    "pretrain", "observers", "probe", "sample", "evaluate", "suites", "report", "prepare",
+    "pretrained", "doctor",
+}  # fmt: skip
 # room: the rooms that it may import from, beside itself. A room is a folder or a file of soda_jax.
 MAY_IMPORT = {
     "array_types": set(),
@@ -22,6 +25,7 @@ MAY_IMPORT = {
     **{name: CONFIG for name in CONFIG},
     "workdir": set(),
     "exit_codes": set(),
+    "page": set(),
     "models": WORDS,
     "diffusion": WORDS,
     "data": WORDS,

@@ -1,0 +1,145 @@
+"""Suite "layers": which layer of encoder or denoiser knows most of the label, and at which t."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from soda_jax import page, rngs
+from soda_jax.data.sources import Source, num_classes
+from soda_jax.data.views import plain
+from soda_jax.evaluation.features import extract
+from soda_jax.evaluation.layers import (
+    denoiser_layer_names,
+    encoder_layer_names,
+    encoder_layers,
+    layer_grid,
+)
+from soda_jax.evaluation.probe_data import shuffled, stratified_split
+from soda_jax.evaluation.stream_probe import best_head, stream_probe
+from soda_jax.evaluation.stream_protocol import DDAE_PROBE
+from soda_jax.pretrained import Pretrained
+from soda_jax.probe import some
+from soda_jax.suites.noise import keys_of
+
+PROTOCOL = dataclasses.replace(
+    DDAE_PROBE,
+    name="layer heads [D]",
+    norm="batch",
+    batch_size=256,
+    pictures="not augmented, features computed once",
+    source="own [D]: as the grid of FutureXiang/ddae, with a norm",
+)
+WITHOUT = "no z: "
+
+
+def run(model: Pretrained, train: Source, test: Source) -> dict:
+    """A linear head on every layer of the encoder, and of the denoiser at some t, with z or not.
+
+    All heads learn in one pass over features that are computed once; a part of the training
+    pictures says which is best, never the test set.
+    """
+    parts, config = model.parts, model.parts.config
+    chosen = some(train, config.evaluate.layer_examples, config.seed)
+    all_test = np.arange(len(test))
+    of_train, of_test = features(model, train, chosen), features(model, test, all_test)
+    labels, test_labels = train.labels(chosen), test.labels(all_test)
+    fit_on, held_out = stratified_split(labels, config.probe.validation_fraction, config.seed)
+
+    size = min(PROTOCOL.batch_size, len(fit_on))
+
+    def batches(features, labels, rows):
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield {name: x[part] for name, x in features.items()}, labels[part]
+
+    results = stream_probe(
+        lambda epoch: batches(of_train, labels, shuffled(fit_on, config.seed, epoch)),
+        lambda: batches(of_test, test_labels, all_test),
+        validation_batches_fn=lambda: batches(of_train, labels, held_out),
+        num_classes=num_classes(train),
+        protocol=PROTOCOL,
+        seed=config.seed,
+    )
+    return {
+        "encoder": list(encoder_layer_names(parts.model, model.variables, parts.source_shape)),
+        "denoiser": list(denoiser_layer_names(parts.model, model.variables, parts.target_shape)),
+        "ts": list(config.evaluate.layer_ts),
+        "best": best_head(results),
+        "heads": {
+            name: {
+                "accuracy": result.accuracy,
+                "validation_accuracy": result.validation_accuracy,
+                "dimensions": result.protocol["dimensions"],
+            }
+            for name, result in results.items()
+        },
+        "protocol": {
+            name: value
+            for name, value in next(iter(results.values())).protocol.items()
+            if name != "dimensions"
+        }
+        | {"weights": config.probe.weights, "step": model.step},
+    }
+
+
+def features(model: Pretrained, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """name -> [n d]: the encoder's layers; "block@t=.." under z, "no z: block@t=.." without it."""
+    parts, config = model.parts, model.parts.config
+    encoder = jax.jit(lambda variables, x: encoder_layers(parts.model, variables, x))
+    key = rngs.stream(rngs.root(config.seed), "layers")
+
+    def layers(images: jax.Array) -> dict[str, jax.Array]:
+        x_0 = plain(images, parts.target_view)
+        found = dict(encoder(model.variables, plain(images, parts.source_view)))
+        for label, z in (("", found["z"]), (WITHOUT, None)) if config.evaluate.layer_ts else ():
+            grid = layer_grid(
+                parts.model,
+                parts.process,
+                model.variables,
+                x_0,
+                z,
+                config.evaluate.layer_ts,
+                keys_of(key, images),
+            )
+            found |= {f"{label}{name}": value for name, value in grid.items()}
+        return found
+
+    return extract(
+        layers,
+        lambda positions: source.images(indices[positions]),
+        len(indices),
+        config.probe.batch_size,
+    )
+
+
+def show(values: dict) -> list[str]:
+    """The encoder's layers as a line each; the denoiser's as block x t, with z and without."""
+    heads = values["heads"]
+    accuracies = [100 * head["accuracy"] for head in heads.values()]
+    limits = {"low": min(accuracies), "high": max(accuracies), "form": ".1f"}
+    best = heads[values["best"]]
+
+    def accuracy(name: str) -> float:
+        return 100 * heads[name]["accuracy"]
+
+    encoder = {name: [accuracy(name)] for name in values["encoder"]}
+    parts = [
+        "<h2>Which layer knows the class</h2>",
+        f"<p>Linear heads on the mean over space of each layer, in percent on the test split. Best "
+        f"by the held-out part of the training split: <b>{values['best']}</b>, "
+        f"{100 * best['accuracy']:.2f} with {best['dimensions']} dimensions.</p>",
+        page.heatmap("encoder", ["accuracy"], encoder, **limits),
+    ]
+    if values["ts"]:
+        columns = [
+            (f"t = {t:g}{', no z' if prefix else ''}", f"{prefix}{{}}@t={t:g}")
+            for prefix in ("", WITHOUT)
+            for t in values["ts"]
+        ]
+        rows = {
+            block: [accuracy(form.format(block)) for _, form in columns]
+            for block in values["denoiser"]
+        }
+        parts.append(page.heatmap("denoiser", [name for name, _ in columns], rows, **limits))
+    return parts
