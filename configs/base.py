@@ -156,6 +156,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
     config.evaluate.lpips_path = ""  # torchvision's AlexNet weights, for LPIPS
     config.evaluate.lpips_heads_path = ""  # alex.pth, the linear heads of LPIPS v0.1
+
+    config.apply = ml_collections.ConfigDict()  # the sampler is config.sample's, but for its steps
+    # reconstruct | interpolate | mix | directions | partial | prior; () for all of them
+    config.apply.uses = ()
+    config.apply.num_images = 8  # test pictures that are shown
+    config.apply.num_steps = 25  # of the sampler: enough to see what changes [D]
+    config.apply.directions = 10  # how many are found and shown
+    config.apply.codes = 10_000  # training pictures whose codes they and the prior are fitted to
+    config.apply.prior_steps = 3000  # of the latent prior's training [D]
+
+    config.explore = ml_collections.ConfigDict()  # draws in config.apply.num_steps
+    config.explore.port = 7860  # of the page, on 127.0.0.1; 0 for any that is free
+    config.explore.num_images = 24  # test pictures that it offers
     return config
 
 

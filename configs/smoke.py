@@ -54,4 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.layer_ts = (0.5,)
     config.evaluate.layer_examples = 200
     config.evaluate.num_images = 64
+    config.apply.num_images = 3
+    config.apply.num_steps = 2
+    config.apply.directions = 2
+    config.apply.codes = 100
+    config.apply.prior_steps = 10
     return config

@@ -4,6 +4,9 @@
 #   bash launch/test.sh                           everything but the slow tests
 #   bash launch/test.sh -m slow                   the slow ones; all words go on to pytest
 #   PYTHON=/usr/bin/python3.12 bash launch/test.sh
+#
+# The page of `explore` is driven in headless Chromium where there is one; on Debian and Ubuntu:
+# apt install chromium chromium-driver
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh

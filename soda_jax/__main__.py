@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from soda_jax.config_fields import SUITES, resembling
+from soda_jax.config_fields import SUITES, USES, resembling
 from soda_jax.config_schema import PREFIX, load, recall
 from soda_jax.exit_codes import UsageError, tell
 from soda_jax.workdir import existing_workdir
@@ -15,6 +15,8 @@ COMMANDS = {
     "probe": "measure what the representations of a trained model are worth",
     "sample": "reconstruct pictures from their codes",
     "evaluate": "run suites of measures on a trained model, and show them on one page",
+    "apply": "put z to use: reconstruct, interpolate, mix, find directions, draw from nothing",
+    "explore": "serve a page, on this machine, to play with the codes of a trained model",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
     "doctor": "show versions, devices and optional packages",
@@ -40,9 +42,12 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         return doctor.examine()
     if arguments.dry_run and command != "pretrain":
         raise UsageError(f"--dry_run goes with pretrain, not with {command}")
-    names = suites_of(arguments.suite)
-    if names and command != "evaluate":
+    suites = names_in("suite", arguments.suite, SUITES)
+    uses = names_in("use", arguments.use, USES)
+    if suites and command != "evaluate":
         raise UsageError(f"--suite goes with evaluate, not with {command}")
+    if uses and command != "apply":
+        raise UsageError(f"--use goes with apply, not with {command}")
     if command in ("pretrain", "prepare") and not arguments.config:
         raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
     if command != "prepare" and not arguments.dry_run:
@@ -76,7 +81,17 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         workdir = existing_workdir(workdir)
         from soda_jax.evaluate import evaluate
 
-        evaluate(config, workdir, names)
+        evaluate(config, workdir, suites)
+    elif command == "apply":
+        workdir = existing_workdir(workdir)
+        from soda_jax.apply import apply
+
+        apply(config, workdir, uses)
+    elif command == "explore":
+        workdir = existing_workdir(workdir)
+        from soda_jax.explore import explore
+
+        explore(config, workdir)
     else:
         from soda_jax.prepare import prepare
 
@@ -102,8 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="such as configs/digits.py, or configs/cifar10.py:cpu; probe, sample and "
-        "evaluate take that of "
+        help="such as configs/digits.py, or configs/cifar10.py:cpu; probe, sample, "
+        "evaluate and apply take that of "
         "the workdir where none is given; --config.KEY=VALUE changes a field, such as "
         "--config.train.batch_size=64",
     )
@@ -120,15 +135,21 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"evaluate: which of {', '.join(SUITES)}, with commas between; else what the config "
         "says (evaluate.suites)",
     )
+    parser.add_argument(
+        "--use",
+        metavar="NAMES",
+        help=f"apply: which of {', '.join(USES)}, with commas between; else what the config says "
+        "(apply.uses)",
+    )
     return parser
 
 
-def suites_of(words: str | None) -> list[str]:
-    """The suites that --suite names, such as "probes,code"."""
+def names_in(kind: str, words: str | None, known: Sequence[str]) -> list[str]:
+    """The names that an option holds, such as --suite=probes,code; each must be known."""
     names = [name.strip() for name in words.split(",")] if words else []
     for name in names:
-        if name not in SUITES:
-            raise UsageError(_unknown("suite", name, SUITES))
+        if name not in known:
+            raise UsageError(_unknown(kind, name, known))
     return list(dict.fromkeys(names))
 
 
@@ -140,7 +161,15 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if arguments.command not in COMMANDS:
         raise UsageError(_unknown("command", arguments.command, COMMANDS))
     if unknown:
-        options = ("--config", "--workdir", "--dry_run", "--suite", "--help", f"{PREFIX}KEY=VALUE")
+        options = (
+            "--config",
+            "--workdir",
+            "--dry_run",
+            "--suite",
+            "--use",
+            "--help",
+            f"{PREFIX}KEY=VALUE",
+        )
         raise UsageError(_unknown("option", unknown[0].partition("=")[0], options))
     return arguments, overrides
 

@@ -164,6 +164,7 @@ SUITES = (
     "fine_tune",
 )  # fmt: skip
 STREAMED = ("soda", "mae")
+USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "prior")
 
 VIEW_FIELDS = {
     "size": PIXELS,
@@ -275,6 +276,14 @@ FIELDS = {
     "evaluate.inception_path": Text(may_be_empty=True),
     "evaluate.lpips_path": Text(may_be_empty=True),
     "evaluate.lpips_heads_path": Text(may_be_empty=True),
+    "apply.uses": Several(one_of(*USES), 0, len(USES), distinct=True),
+    "apply.num_images": whole(2, 64),
+    "apply.num_steps": whole(1, 100_000),
+    "apply.directions": whole(1, 1000),
+    "apply.codes": whole(20, 10**8),
+    "apply.prior_steps": POSITIVE,
+    "explore.port": whole(0, 65535),
+    "explore.num_images": whole(2, 64),
 }
 
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
@@ -291,4 +300,12 @@ LATER_FIELDS = {
     "evaluate.inception_path": "",
     "evaluate.lpips_path": "",
     "evaluate.lpips_heads_path": "",
+    "apply.uses": (),
+    "apply.num_images": 8,
+    "apply.num_steps": 25,
+    "apply.directions": 10,
+    "apply.codes": 10_000,
+    "apply.prior_steps": 3000,
+    "explore.port": 7860,
+    "explore.num_images": 24,
 }

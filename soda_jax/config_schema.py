@@ -46,7 +46,11 @@ CHANGEABLE = (
     "train.sample_every",
     "train.remat",
     "train.profile_steps",
-    *(key for key in FIELDS if key.startswith(("mesh.", "probe.", "sample.", "evaluate."))),
+    *(
+        key
+        for key in FIELDS
+        if key.startswith(("mesh.", "probe.", "sample.", "evaluate.", "apply.", "explore."))
+    ),
 )
 
 

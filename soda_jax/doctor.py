@@ -27,6 +27,7 @@ OPTIONAL = {
     "tensorboardX": ("tb", "TensorBoard files"),
     "tensorflow-cpu": ("tf", "preparing data sets of TFDS"),
     "xprof": ("profile", "reading profiles"),
+    "starlette": ("explore", "the page to play with"),
 }
 # A file that the driver makes: (the accelerator, its extra)
 DRIVERS = {

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,11 @@ import numpy as np
 import optax
 
 from soda_jax import rngs
-from soda_jax.applications.reconstruct import decode
-from soda_jax.array_types import Array, PyTree
-from soda_jax.config_fields import resembling
+from soda_jax.array_types import Array
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.sources import Source, open_source
-from soda_jax.data.views import View, pair, plain
+from soda_jax.data.views import View
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import SCHEDULES
 from soda_jax.models.autoencoder import DiffusionAutoencoder
@@ -25,11 +22,8 @@ from soda_jax.models.bottleneck import Bottleneck
 from soda_jax.models.denoiser import Denoiser, num_sections
 from soda_jax.models.encoder import Encoder, ResNet
 from soda_jax.training import optimizer, sharding
-from soda_jax.training.objective import code_losses
 from soda_jax.training.state import TrainState, create
 from soda_jax.training.step import make_train_step
-
-SAMPLER_OPTIONS = ("sampler", "num_steps", "spacing", "eta", "guidance_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,93 +215,6 @@ def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct:
         jnp.uint8,
         sharding=sharding.over_batch(experiment.mesh),
     )
-
-
-def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
-    """(variables, images uint8 [b h w c]) -> {"z": [b z], "pooled": [b d]}; not augmented."""
-    view, model = experiment.source_view, experiment.model
-
-    def encode(variables: PyTree, images: Array) -> dict[str, Array]:
-        z, captured = model.apply(
-            variables,
-            plain(images, view),
-            method="encode",
-            capture_intermediates=lambda module, _: module.name == "trunk",
-            mutable=["intermediates"],
-        )
-        (pooled,) = captured["intermediates"]["encoder"]["trunk"]["__call__"]
-        return {"z": z, "pooled": pooled}
-
-    return jax.jit(encode, out_shardings=sharding.replicated(experiment.mesh))
-
-
-def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, Array]]:
-    """(variables, images) -> losses with z, shuffled z and null z, and z; views as in training."""
-    config = experiment.config
-
-    def losses(variables: PyTree, images: Array):
-        key = rngs.stream(rngs.root(config.seed), "diagnose")
-        batch = pair(
-            rngs.stream(key, "views"), images, experiment.source_view, experiment.target_view
-        )
-        return code_losses(
-            experiment.model,
-            experiment.process,
-            variables["params"],
-            variables["batch_stats"],
-            batch,
-            key,
-        )
-
-    return jax.jit(losses, out_shardings=sharding.replicated(experiment.mesh))
-
-
-def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array]:
-    """(variables, z [b z], seed [], indices [b], section_mask [b l] | None) -> uint8 [b h w c].
-
-    Picture i starts from the noise that (seed, indices[i]) gives, whatever batch it is in. The
-    sampler is the config's (config.sample); overrides change single fields, such as num_steps.
-    """
-    for name in overrides:
-        if name not in SAMPLER_OPTIONS:
-            near = resembling(name, SAMPLER_OPTIONS)
-            raise ValueError(
-                f"{name!r} is no option of the sampler; there are {', '.join(SAMPLER_OPTIONS)}"
-                + (f" (nearest: {near[0]})" if near else "")
-            )
-    options = dict(experiment.config.sample) | overrides
-
-    def decode_uint8(variables, z, seed, indices, section_mask=None) -> Array:
-        keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
-        x_0 = decode(
-            experiment.model,
-            experiment.process,
-            variables,
-            z,
-            keys,
-            experiment.target_shape,
-            section_mask=section_mask,
-            **{name: options[name] for name in SAMPLER_OPTIONS},
-        )
-        return to_uint8(x_0)
-
-    return jax.jit(decode_uint8, out_shardings=sharding.replicated(experiment.mesh))
-
-
-def to_uint8(x_0: Array) -> Array:
-    """Targets in [-1, 1] as pictures."""
-    return jnp.round(jnp.clip(x_0 * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
-
-
-def target_pictures(experiment: Experiment, images: np.ndarray) -> np.ndarray:
-    """uint8 [b h w c] at the denoiser's size: what a reconstruction is compared with."""
-    return np.asarray(to_uint8(plain(jnp.asarray(images), experiment.target_view)))
-
-
-def eval_variables(state: Any, weights: str = "ema") -> PyTree:
-    """What `model.apply` takes: the averaged or the raw parameters, and the running statistics."""
-    params = state.ema_params if weights == "ema" else state.params
-    return {"params": params, "batch_stats": state.batch_stats}
 
 
 def flops_per_image(experiment: Experiment) -> float:

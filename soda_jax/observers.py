@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from soda_jax import experiment
+from soda_jax import inference
 from soda_jax.applications.pictures import grid
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.evaluation.code_health import effective_rank
@@ -32,10 +32,10 @@ def make_observers(
     The test split's pictures serve the losses and the grid; its labels are for the final probe.
     """
     config = parts.config.train
-    encode = experiment.encode_step(parts)
-    code_losses = experiment.code_step(parts)
-    decode = experiment.decode_step(parts)
-    draw = experiment.decode_step(parts, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
+    encode = inference.encode_step(parts)
+    code_losses = inference.code_step(parts)
+    decode = inference.decode_step(parts)
+    draw = inference.decode_step(parts, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
     devices = parts.mesh.size
 
     def held_out(count: int):
@@ -57,12 +57,12 @@ def make_observers(
         )
 
     def diagnose(step: int, state: TrainState) -> None:
-        losses, z = code_losses(experiment.eval_variables(state), diagnosed)
+        losses, z = code_losses(inference.eval_variables(state), diagnosed)
         losses = {f"loss_with_code/{name}": float(loss) for name, loss in losses.items()}
         writer.scalars(step, losses | {"effective_rank": effective_rank(np.asarray(z))})
 
     def probe(step: int, state: TrainState) -> None:
-        variables = experiment.eval_variables(state)
+        variables = inference.eval_variables(state)
         codes = features(
             lambda images: encode(variables, images),
             lambda indices: train_source.images(probed[indices]),
@@ -77,7 +77,7 @@ def make_observers(
             writer.scalars(step, accuracies)
 
     def compare(step: int, state: TrainState) -> None:
-        variables = experiment.eval_variables(state)
+        variables = inference.eval_variables(state)
         count = min(config.frechet_images, len(test_source))
 
         def drawn_features(images):
@@ -86,7 +86,7 @@ def make_observers(
             return {"pooled": encode(variables, pictures)["pooled"]}
 
         def real_images(indices: np.ndarray) -> np.ndarray:
-            return experiment.target_pictures(parts, test_source.images(indices))
+            return inference.target_pictures(parts, test_source.images(indices))
 
         drawn = features(drawn_features, test_source.images, count)["pooled"]
         real = features(lambda images: encode(variables, images), real_images, count)["pooled"]
@@ -94,7 +94,7 @@ def make_observers(
         writer.scalars(step, {"frechet/pooled": distance.value})
 
     def sample(step: int, state: TrainState) -> None:
-        variables = experiment.eval_variables(state)
+        variables = inference.eval_variables(state)
         z = encode(variables, sampled)["z"]
         pictures = decode(variables, z, parts.config.sample.seed, np.arange(len(z)))
         writer.images(

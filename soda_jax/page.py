@@ -133,4 +133,5 @@ def thin(items: Sequence, count: int) -> list:
 
 def embed(path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
+    kind = path.suffix.removeprefix(".")
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/{kind};base64,{data}">'

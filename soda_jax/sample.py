@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from soda_jax import experiment, pretrained
+from soda_jax import experiment, inference, pretrained
 from soda_jax.applications.pictures import grid
 from soda_jax.evaluation.image_metrics import psnr, ssim
 
@@ -23,7 +23,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
     source = experiment.open_data(model.parts, "test")
     images = source.images(np.arange(min(config.sample.num_images, len(source))))
-    targets = experiment.target_pictures(model.parts, images)
+    targets = inference.target_pictures(model.parts, images)
     z = model.encode(images)
     pictures = [
         model.decode(z, seed=config.sample.seed + i, sections=config.sample.sections)

@@ -65,7 +65,13 @@ def test_the_number_of_sections_is_the_models():
 
 
 FILES = sorted(path.name for path in (REPOSITORY / "configs").glob("[!_]*.py"))
-PRESETS = ["cifar10.py:cpu", "cifar10.py:full", "cifar100.py:cpu", "cifar100.py:full"]
+PRESETS = [
+    "factors.py:autoencoder",
+    "cifar10.py:cpu",
+    "cifar10.py:full",
+    "cifar100.py:cpu",
+    "cifar100.py:full",
+]
 
 
 @pytest.mark.parametrize("name", FILES + PRESETS)

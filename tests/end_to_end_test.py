@@ -214,11 +214,19 @@ def test_three_lines_load_encode_and_reconstruct(whole):
     pictures = model.reconstruct(images, seed=3)
     assert pictures.shape == (11, 16, 16, 3) and pictures.dtype == np.uint8
     # A picture doesn't depend on the batch that it is in, nor on what was encoded beside it.
-    alone = model.decode(z[9:10], seed=3, first=9)
+    alone = model.decode(z[9:10], seed=3, noise=[9])
     np.testing.assert_allclose(alone[0].astype(int), pictures[9].astype(int), atol=1)
-    assert (model.decode(z[9:10], seed=4, first=9) != alone).any()
+    assert (model.decode(z[9:10], seed=4, noise=[9]) != alone).any()
     with pytest.raises(ValueError, match=r"\[n h w 3\]"):
         model.encode(images[..., :1])
+    # Inversion finds the noise that a picture was drawn from, and so the picture.
+    x_T = model.invert(pictures[:3], z[:3], num_steps=20)
+    again = model.decode(z[:3], x_T=x_T, num_steps=20)
+    error = np.square(again.astype(float) - pictures[:3]).mean()
+    assert 10 * np.log10(255**2 / error) > 35
+    mask = np.zeros((11, 5), bool)
+    mask[:, 2] = True
+    np.testing.assert_array_equal(model.decode(z, sections=mask), model.decode(z, sections=[2]))
     with pytest.raises(ValueError, match=r"\[n 16\]"):
         model.decode(z[:, :3])
     with pytest.raises(ValueError, match="sections are 0 to 4; there is no 5"):
@@ -277,6 +285,23 @@ def test_evaluate_runs_every_suite_and_shows_them_on_one_page(whole):
     page = path.read_text()
     for text in ("lbfgs", "mid_block0", "MS-SSIM", "another picture", "own pooled features"):
         assert text in page
+
+
+def test_z_is_put_to_its_uses(whole):
+    from soda_jax import apply
+    from soda_jax.page import embed
+
+    path = pathlib.Path(apply.apply(smoke(), str(whole)))
+    found = {name: json.loads((path.parent / f"{name}.json").read_text()) for name in apply.USES}
+    assert found["reconstruct"]["from the inverted x_T"]["PSNR"] > 0
+    assert np.shape(list(found["mix"]["roles"].values())) == (5, len(found["mix"]["attributes"]))
+    changes = found["directions"]["changes"]
+    assert set(changes) == {"principal", "closed form", "random"} and len(changes["random"]) == 2
+    assert set(found["directions"]["read"]) == {str(digit) for digit in range(10)}
+    assert (path.parent / "latent_prior.npz").exists()
+    page = path.read_text()
+    for picture in [*path.parent.glob("*.png"), *path.parent.glob("*.gif")]:
+        assert embed(picture) in page, picture
 
 
 def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeypatch):

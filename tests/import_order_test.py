@@ -15,8 +15,8 @@ FILES = sorted(
 WORDS = {"array_types", "rngs"}
 CONFIG = {"config_schema", "config_fields", "config_file", "config_rules"}
 LOOPS = {
-    "pretrain", "observers", "probe", "sample", "evaluate", "suites", "report", "prepare",
-    "pretrained", "doctor",
+    "pretrain", "observers", "probe", "sample", "evaluate", "suites", "apply", "uses", "explore",
+    "playground", "report", "prepare", "pretrained", "doctor",
 }  # fmt: skip
 # room: the rooms that it may import from, beside itself. A room is a folder or a file of soda_jax.
 MAY_IMPORT = {
@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "evaluation": WORDS | {"models", "diffusion", "data"},
     "applications": WORDS | {"models", "diffusion", "data"},
 }
-BELOW_LOOPS = set(MAY_IMPORT) | {"experiment"}
-MAY_IMPORT["experiment"] = BELOW_LOOPS
+BELOW_LOOPS = set(MAY_IMPORT) | {"experiment", "inference"}
+MAY_IMPORT["experiment"] = set(MAY_IMPORT)
+MAY_IMPORT["inference"] = set(MAY_IMPORT)
 MAY_IMPORT |= {loop: BELOW_LOOPS | LOOPS for loop in LOOPS}
 MAY_IMPORT["__main__"] = LOOPS | CONFIG | {"workdir", "exit_codes"}
 MAY_IMPORT["__init__"] = {"pretrained"}

@@ -1,5 +1,6 @@
-"""Pictures side by side."""
+"""Pictures side by side, and one after the other."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,3 +25,9 @@ def grid(rows: Sequence[np.ndarray], scale: int = 1, gap: int = 2) -> np.ndarray
             enlarged = Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST)
             canvas[top : top + height, left : left + width] = np.asarray(enlarged)
     return canvas
+
+
+def save_gif(path: str | os.PathLike, frames: Sequence[np.ndarray], milliseconds: int = 80) -> None:
+    """Writes frames, uint8 [H W 3] of one shape, as a GIF that goes round for ever."""
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)

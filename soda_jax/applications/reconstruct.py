@@ -1,12 +1,37 @@
-"""A picture from its code: sampling under z, guided, from noise that is seeded per picture."""
+"""A picture from its code: sampling under z, guided, from seeded noise or from its own x_T."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from soda_jax.array_types import Array, PyTree
+from soda_jax.array_types import Array, DenoiseFn, PyTree
 from soda_jax.diffusion.guidance import guide
+from soda_jax.diffusion.inversion import invert
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.sampler import initial_noise, sample
+
+
+def under_code(
+    model: nn.Module,
+    variables: PyTree,
+    z: Array,
+    section_mask: Array | None = None,
+    guidance_scale: float = 0.0,
+) -> DenoiseFn:
+    """The denoiser as a function of x_t and t, under the codes z [b z].
+
+    Args:
+      variables: what `model.apply` takes.
+      section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
+      guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
+    """
+
+    def conditional(x_t: Array, t: Array) -> Array:
+        return model.apply(variables, x_t, t, z, section_mask, method="denoise")
+
+    def unconditional(x_t: Array, t: Array) -> Array:
+        return model.apply(variables, x_t, t, jnp.zeros_like(z), method="denoise")
+
+    return guide(conditional, unconditional, guidance_scale)
 
 
 def decode(
@@ -18,35 +43,59 @@ def decode(
     shape: tuple[int, int, int],
     *,
     section_mask: Array | None = None,
+    x_T: Array | None = None,
     num_steps: int = 100,
     sampler: str = "ddim",
     spacing: str = "t",
     eta: float = 0.0,
     guidance_scale: float = 0.0,
+    clip: bool = True,
 ) -> Array:
     """x_0 [b h w c] in [-1, 1], sampled under the codes z [b z].
 
     Args:
-      variables: what `model.apply` takes.
+      variables, section_mask, guidance_scale: see `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
-      section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
-      guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
+      x_T: [b h w c], the noise to start from; that of the keys where None.
+      clip: each prediction of x_0 is clipped to [-1, 1]; not where x_T is an inverted one.
     """
-
-    def conditional(x_t: Array, t: Array) -> Array:
-        return model.apply(variables, x_t, t, z, section_mask, method="denoise")
-
-    def unconditional(x_t: Array, t: Array) -> Array:
-        return model.apply(variables, x_t, t, jnp.zeros_like(z), method="denoise")
-
     return sample(
-        guide(conditional, unconditional, guidance_scale),
+        under_code(model, variables, z, section_mask, guidance_scale),
         process,
-        initial_noise(keys, shape),
+        initial_noise(keys, shape) if x_T is None else x_T,
         num_steps=num_steps,
         sampler=sampler,
         spacing=spacing,
         eta=eta,
         keys=keys if eta > 0 else None,
+        clip=clip,
+    )
+
+
+def invert_pictures(
+    model: nn.Module,
+    process: Process,
+    variables: PyTree,
+    z: Array,
+    x_0: Array,
+    *,
+    num_steps: int,
+    spacing: str = "t",
+    num_iterations: int = 3,
+    first_iterations: int = 10,
+) -> Array:
+    """x_T [b h w c], from which `decode` draws the pictures x_0 [b h w c] under the codes z [b z].
+
+    It holds what z doesn't. `decode` must be called with the same num_steps and spacing, "ddim",
+    eta 0, no guidance and clip=False. See `invert` for the iterations.
+    """
+    return invert(
+        under_code(model, variables, z),
+        process,
+        x_0,
+        num_steps=num_steps,
+        spacing=spacing,
+        num_iterations=num_iterations,
+        first_iterations=first_iterations,
     )

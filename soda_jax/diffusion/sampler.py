@@ -1,61 +1,19 @@
-"""From noise to a picture and back: DDIM to DDPM, DPM-Solver++(2M), Heun; DDIM inversion.
+"""From noise to a picture: DDIM to DDPM, DPM-Solver++(2M), Heun.
 
 The last step of each sampler returns the network's prediction of x_0: the least noisy level is not
 clean (sigma is .142 there under the inverted schedule).
 """
 
-import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array, DenoiseFn
+from soda_jax.diffusion.levels import make_levels, predict
 from soda_jax.diffusion.process import Process
 
 SAMPLERS = ("ddim", "dpm_solver", "heun")
-SPACINGS = ("t", "log_snr")
 
 _INITIAL_NOISE = 2**31 - 1  # folded into a picture's key for x_T; the steps fold in 0, 1, 2, ...
-
-
-class _Levels(NamedTuple):
-    """The noise levels of a run, each [s+1], from pure noise to the clean picture."""
-
-    t: Array
-    alpha: Array
-    sigma: Array
-    log_snr: Array
-
-
-def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
-    """The times of a run: [s+1] float32, decreasing from 1 to 0.
-
-    The network is evaluated at all but the last. The last that it sees is t_min whatever the number
-    of steps (but 1 for a single step), so that the picture is always read off the least noisy level
-    that was trained. [D]
-
-    Args:
-      process: gives t_min and the schedule.
-      num_steps: s, at least 1.
-      spacing: between 1 and t_min the steps are uniform in "t", or in "log_snr".
-
-    Raises:
-      ValueError: num_steps below 1, or an unknown spacing.
-    """
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
-    if spacing not in SPACINGS:
-        raise ValueError(f"spacing is {spacing!r}; allowed: {', '.join(SPACINGS)}")
-    if spacing == "t" or num_steps < 3:
-        evaluated = jnp.linspace(1.0, process.t_min, num_steps, dtype=jnp.float32)
-    else:
-        first, last = jnp.ones((1,), jnp.float32), jnp.full((1,), process.t_min, jnp.float32)
-        log_snr = process.schedule.log_snr
-        share = jnp.linspace(0.0, 1.0, num_steps, dtype=jnp.float32)[1:-1]
-        between = _time_of(process, log_snr(first) * (1.0 - share) + log_snr(last) * share)
-        evaluated = jnp.concatenate([first, between, last])
-    return jnp.concatenate([evaluated, jnp.zeros((1,), jnp.float32)])
 
 
 def initial_noise(keys: Array, shape: tuple[int, int, int]) -> Array:
@@ -106,88 +64,49 @@ def sample(
         another sampler than "ddim"; fewer than 1 step; not one key for each picture.
     """
     _check_sampler(sampler, eta, keys, x_T.shape[0])
-    levels = _levels(process, num_steps, spacing)
+    levels = make_levels(process, num_steps, spacing)
     x_T = x_T.astype(jnp.float32)
 
-    def predict(x_t, index):
-        return _predict(denoise_fn, process, x_t, levels, index, clip)
+    def predict_at(x_t, index):
+        return predict(denoise_fn, process, x_t, levels, index, clip)
 
     if sampler == "ddim":
-        x_0, trajectory = _ddim(predict, levels, x_T, eta, keys, return_trajectory)
+        x_0, trajectory = _ddim(predict_at, levels, x_T, eta, keys, return_trajectory)
     elif sampler == "dpm_solver":
-        x_0, trajectory = _dpm_solver(predict, levels, x_T, return_trajectory)
+        x_0, trajectory = _dpm_solver(predict_at, levels, x_T, return_trajectory)
     else:
-        x_0, trajectory = _heun(predict, levels, x_T, return_trajectory)
+        x_0, trajectory = _heun(predict_at, levels, x_T, return_trajectory)
     return (x_0, trajectory) if return_trajectory else x_0
 
 
-def invert(
+def ddim_steps(
     denoise_fn: DenoiseFn,
     process: Process,
-    x_0: Array,
+    x_t: Array,
+    first: Array,
     *,
+    count: int,
     num_steps: int,
-    num_iterations: int = 1,
-    first_iterations: int = 5,
-    clip: bool = False,
+    clip: bool = True,
     spacing: str = "t",
-) -> Array:
-    """The noise x_T from which DDIM makes the picture x_0: DDIM run backwards.
+) -> tuple[Array, Array]:
+    """Some steps of a run of DDIM (eta 0), so that it can be watched: (x, prediction of x_0).
 
-    A DDIM step from t' down to t rotates x by the prediction of v made *at t'*:
-
-        x = cos x' - sin v(x', t')
-        cos = alpha alpha' + sigma sigma',  sin = alpha sigma' - sigma alpha'
-
-    which is solved for x' by fixed-point iteration. It starts from the same step taken upwards with
-    the v of the last point; at t = 0, where no network can be asked, with v = 0: no noise is known
-    yet. So each network call is made at t > 0, and one iteration a step costs no more than plain
-    DDIM inversion, whose error in a step is of lower order. The first step has more iterations,
-    because it starts from so little and is a long one under the inverted schedule. [D]
-
-    `sample` with eta = 0 and the same process, num_steps, spacing and clip returns the picture, but
-    for detail that the denoiser takes for noise at the first level above 0.
-
-    Args:
-      denoise_fn, process, spacing: as for `sample`.
-      x_0: [b h w c] in [-1, 1].
-      num_steps: of this run, and of the sampling that is to return the picture.
-      num_iterations: network calls in each step but the first, at least 1.
-      first_iterations: network calls in the first step, at least 1.
-      clip: each prediction of x_0 is clipped to [-1, 1].
-
-    Returns:
-      x_T [b h w c] float32.
-
-    Raises:
-      ValueError: a number of steps or iterations below 1, or an unknown spacing.
+    Steps first, first + 1, ..., first + count - 1 of the num_steps that `sample` makes; steps
+    beyond the last change nothing. All of them, one after the other, give what `sample` gives.
     """
-    if min(num_iterations, first_iterations) < 1:
-        raise ValueError(
-            f"num_iterations is {num_iterations} and first_iterations {first_iterations}; "
-            "both must be at least 1"
-        )
-    levels = _levels(process, num_steps, spacing)
-    x_0 = x_0.astype(jnp.float32)
+    levels = make_levels(process, num_steps, spacing)
 
     def step(carry, index):
-        x, v = carry
-        alpha, sigma = levels.alpha[index + 1], levels.sigma[index + 1]
-        next_alpha, next_sigma = levels.alpha[index], levels.sigma[index]
-        cos = alpha * next_alpha + sigma * next_sigma
-        sin = alpha * next_sigma - sigma * next_alpha
+        x, seen = carry
+        inside = jnp.minimum(index, num_steps - 1)
+        x_0, epsilon = predict(denoise_fn, process, x, levels, inside, clip)
+        new = levels.alpha[inside + 1] * x_0 + levels.sigma[inside + 1] * epsilon
+        kept = index < num_steps
+        return (jnp.where(kept, new, x), jnp.where(kept, x_0, seen)), None
 
-        def iterate(_, guess):
-            prediction, epsilon = _predict(denoise_fn, process, guess[0], levels, index, clip)
-            next_v = next_alpha * epsilon - next_sigma * prediction
-            return (x + sin * next_v) / cos, next_v
-
-        iterations = jnp.where(index == num_steps - 1, first_iterations, num_iterations)
-        return jax.lax.fori_loop(0, iterations, iterate, (cos * x + sin * v, v)), None
-
-    indices = jnp.arange(num_steps - 1, -1, -1)
-    (x_T, _), _ = jax.lax.scan(step, (x_0, jnp.zeros_like(x_0)), indices)
-    return x_T
+    start = x_t.astype(jnp.float32)
+    return jax.lax.scan(step, (start, start), first + jnp.arange(count))[0]
 
 
 def _ddim(predict, levels, x_T, eta, keys, keep):
@@ -251,43 +170,6 @@ def _heun(predict, levels, x_T, keep):
     start = (x_T, x_T, jnp.zeros_like(x_T))
     (x, _, _), trajectory = jax.lax.scan(step, start, jnp.arange(2 * levels.t.size - 3))
     return x, (trajectory[::2] if keep else None)
-
-
-def _predict(denoise_fn, process, x_t, levels, index, clip):
-    """(x_0, epsilon) that the network sees in x_t at a level."""
-    t = jnp.full((x_t.shape[0],), levels.t[index])
-    prediction = denoise_fn(x_t, t)
-    x_0 = process.to_x_0(prediction, x_t, t)
-    if not clip:
-        return x_0, process.to_epsilon(prediction, x_t, t)
-    x_0 = jnp.clip(x_0, -1.0, 1.0)
-    return x_0, (x_t - levels.alpha[index] * x_0) / levels.sigma[index]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _levels(process, num_steps, spacing):
-    t = times(process, num_steps, spacing)
-    noisy, clean = t[:-1], jnp.ones((1,), jnp.float32)
-    return _Levels(
-        t=t,
-        alpha=jnp.concatenate([process.schedule.alpha(noisy), clean]),
-        sigma=jnp.concatenate([process.schedule.sigma(noisy), 0.0 * clean]),
-        log_snr=jnp.concatenate([process.schedule.log_snr(noisy), jnp.inf * clean]),
-    )
-
-
-def _time_of(process, log_snr):
-    """t in [t_min, 1] by bisection: log_snr falls with t."""
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = 0.5 * (low + high)
-        later = process.schedule.log_snr(middle) > log_snr
-        return jnp.where(later, middle, low), jnp.where(later, high, middle)
-
-    low = jnp.full_like(log_snr, process.t_min)
-    low, high = jax.lax.fori_loop(0, 40, halve, (low, jnp.ones_like(log_snr)))
-    return 0.5 * (low + high)
 
 
 def _normal(keys, fold, shape):

@@ -33,6 +33,32 @@ def num_sections(multipliers: tuple[int, ...], num_blocks: int) -> int:
     return len(multipliers) * (num_blocks + 1) + 1
 
 
+def section_of_block(
+    multipliers: tuple[int, ...], num_blocks: int, size: int, resample: str = "strided"
+) -> dict[str, int]:
+    """Name of each modulated block -> the section of z that it reads, for pictures [size size]."""
+    owners, skips = {}, 1  # the stem's
+    last = len(multipliers) - 1
+    for level in range(last + 1):
+        for index in range(num_blocks):
+            owners[f"down_{size}x{size}_block{index}"] = skips
+            skips += 1
+        if level < last:
+            owners[f"down_{size}x{size}_sample"] = skips
+            skips, size = skips + 1, size // 2
+    owners |= {"mid_block0": skips, "mid_block1": skips}
+    for level in range(last, -1, -1):
+        for index in range(num_blocks + 1):
+            skips -= 1
+            owners[f"up_{size}x{size}_block{index}"] = skips
+        if level > 0:
+            owners[f"up_{size}x{size}_sample"] = skips
+            size *= 2
+    if resample == "strided":  # by convolutions, without modulation
+        owners = {name: owner for name, owner in owners.items() if not name.endswith("_sample")}
+    return owners
+
+
 class ModulatedBlock(nn.Module):
     """A residual block; its second norm is modulated. `resample` is "", "down" or "up"."""
 

@@ -6,7 +6,7 @@ import html
 import jax
 import numpy as np
 
-from soda_jax import experiment, page
+from soda_jax import inference, page
 from soda_jax.data.sources import Source
 from soda_jax.evaluation import image_metrics, inception, lpips
 from soda_jax.evaluation.features import extract
@@ -26,11 +26,11 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     config = model.parts.config
     count = min(config.evaluate.num_images, len(test), len(train))
     sources = test.images(np.arange(count))
-    targets = experiment.target_pictures(model.parts, sources)
-    real = experiment.target_pictures(model.parts, train.images(np.arange(count)))
+    targets = inference.target_pictures(model.parts, sources)
+    real = inference.target_pictures(model.parts, train.images(np.arange(count)))
     drawn = model.reconstruct(sources, seed=config.sample.seed)
     protocol = {
-        **{name: config.sample[name] for name in experiment.SAMPLER_OPTIONS},
+        **{name: config.sample[name] for name in inference.SAMPLER_OPTIONS},
         "weights": config.probe.weights,
         "step": model.step,
         "images": count,

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.diffusion import sampler, schedule
+from soda_jax.diffusion import inversion, levels, sampler, schedule
 from soda_jax.diffusion.process import Process
 
 NOISES = {name: make() for name, make in schedule.SCHEDULES.items()}
@@ -75,11 +75,11 @@ def _keys(b, seed=0):
     return jax.random.split(jax.random.key(seed), b)
 
 
-@pytest.mark.parametrize("spacing", sampler.SPACINGS)
+@pytest.mark.parametrize("spacing", levels.SPACINGS)
 @pytest.mark.parametrize("name", NOISES)
 def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
     process = Process(NOISES[name], t_min=0.002)
-    t = sampler.times(process, 100, spacing)
+    t = levels.times(process, 100, spacing)
     assert t.shape == (101,) and t.dtype == jnp.float32
     assert float(t[0]) == 1.0 and float(t[-1]) == 0.0
     assert float(t[-2]) == pytest.approx(0.002, rel=1e-5)
@@ -92,9 +92,9 @@ def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
 
 def test_times_of_few_steps():
     process = Process(NOISES["inverted_cosine"])
-    for spacing in sampler.SPACINGS:
-        np.testing.assert_allclose(sampler.times(process, 1, spacing), [1.0, 0.0])
-        np.testing.assert_allclose(sampler.times(process, 2, spacing), [1.0, 0.001, 0.0])
+    for spacing in levels.SPACINGS:
+        np.testing.assert_allclose(levels.times(process, 1, spacing), [1.0, 0.0])
+        np.testing.assert_allclose(levels.times(process, 2, spacing), [1.0, 0.001, 0.0])
 
 
 ORACLES = [(noise, how, "epsilon") for noise in NOISES for how in sampler.SAMPLERS]
@@ -149,7 +149,7 @@ def test_order_of_convergence(how, spacing, order):
 
 def test_dpm_solver_follows_its_algorithm_where_steps_differ():
     process = Process(NOISES["inverted_cosine"], "x_0")
-    t = sampler.times(process, 5)[:-1]
+    t = levels.times(process, 5)[:-1]
     alpha, sigma = np.float64(process.schedule.alpha(t)), np.float64(process.schedule.sigma(t))
     half_log_snr = np.log(alpha / sigma)
     x, last_h, last_x_0 = 0.8, None, None  # Lu et al. 2022, algorithm 2, for one pixel
@@ -220,7 +220,7 @@ def test_inversion_then_sampling_returns_the_picture(name, least):
     means = jnp.array([[0.5, -0.5, 0.3, 0.2], [-0.4, 0.6, -0.1, 0.0]]).reshape(2, 2, 2, 1)
     denoise_fn = _mixture(process, means, 0.25)
     pictures = jnp.tile(means, (32, 1, 1, 1)) + 0.25 * sampler.initial_noise(_keys(64), (2, 2, 1))
-    x_T = sampler.invert(denoise_fn, process, pictures, num_steps=100)
+    x_T = inversion.invert(denoise_fn, process, pictures, num_steps=100)
     returned = sampler.sample(denoise_fn, process, x_T, num_steps=100, clip=False)
     assert _psnr(returned, pictures) > least
     assert 0.8 < float(x_T.std()) < 1.4
@@ -237,9 +237,9 @@ def test_inversion_calls_no_network_without_noise():
         jax.debug.callback(lambda value: seen.append(float(value)), t[0])
         return jnp.zeros_like(x_t)
 
-    sampler.invert(denoise_fn, process, jnp.zeros((1, 1, 1, 1)), num_steps=5, first_iterations=2)
+    inversion.invert(denoise_fn, process, jnp.zeros((1, 1, 1, 1)), num_steps=5, first_iterations=2)
     jax.effects_barrier()
-    up = sampler.times(process, 5)[:-1][::-1]
+    up = levels.times(process, 5)[:-1][::-1]
     np.testing.assert_allclose(sorted(seen), jnp.concatenate([up[:1], up]), rtol=1e-6)
 
 
@@ -257,7 +257,7 @@ def test_number_and_times_of_network_calls(how, calls):
     jax.effects_barrier()
     assert len(seen) == calls
     np.testing.assert_allclose(
-        sorted(set(seen), reverse=True), sampler.times(process, 5)[:-1], rtol=1e-6
+        sorted(set(seen), reverse=True), levels.times(process, 5)[:-1], rtol=1e-6
     )
 
 
@@ -282,7 +282,7 @@ def test_noise_is_drawn_anew_in_each_step_and_for_x_T():
         lambda x_t, t: x_t, process, x_T,
         num_steps=5, eta=1.0, keys=keys, clip=False, return_trajectory=True,
     )  # fmt: skip
-    t = sampler.times(process, 5)[:-1]
+    t = levels.times(process, 5)[:-1]
     alpha, sigma = np.asarray(process.schedule.alpha(t)), np.asarray(process.schedule.sigma(t))
     trajectory = np.asarray(trajectory)
     # With the answer x_0 = x_t the known part of each step is a multiple of x_t: the rest is noise.
@@ -343,3 +343,17 @@ def test_wrong_choices_are_refused_and_the_right_ones_named(arguments, named):
         arguments["keys"] = _keys(arguments["keys"])
     with pytest.raises(ValueError, match=named):
         sampler.sample(_gaussian(process), process, jnp.zeros((2, 1, 1, 1)), **arguments)
+
+
+def test_a_run_that_is_watched_ends_where_the_whole_one_does():
+    process = Process(NOISES["inverted_cosine"])
+    denoise_fn, x_T = _gaussian(process), jax.random.normal(jax.random.key(5), (2, 4, 4, 3))
+    whole, trajectory = sampler.sample(
+        denoise_fn, process, x_T, num_steps=7, return_trajectory=True
+    )
+    x, seen = x_T, []
+    for first in range(0, 7, 3):  # the last three go beyond the end
+        x, x_0 = sampler.ddim_steps(denoise_fn, process, x, first, count=3, num_steps=7)
+        seen.append(x_0)
+    np.testing.assert_allclose(x, whole, atol=1e-5)
+    np.testing.assert_allclose(jnp.stack(seen), trajectory[jnp.array([2, 5, 6])], atol=1e-5)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from soda_jax.models.bottleneck import section_sizes
-from soda_jax.models.denoiser import Denoiser, ModulatedBlock, num_sections
+from soda_jax.models.denoiser import (
+    Denoiser,
+    ModulatedBlock,
+    num_sections,
+    section_of_block,
+)
 
 TINY = dict(width=8, head_size=4, dropout=0.0, zero_init=False, mid_attention=False)
 
@@ -60,7 +65,7 @@ def test_a_section_travels_with_its_skip(resample):
             if size > 0:
                 assert name not in owners, f"{name} reads two sections"
                 owners[name] = section
-    assert owners == expected
+    assert owners == expected == section_of_block((1, 2), 1, 8, resample)
 
 
 def test_zeroing_a_section_changes_only_the_blocks_that_own_it_and_those_after():

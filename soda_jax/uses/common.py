@@ -1,0 +1,131 @@
+"""What the uses of z share: the pictures that they show, and readers of what pictures show."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from soda_jax import inference
+from soda_jax.applications.pictures import grid, save_gif
+from soda_jax.data.sources import Source, num_classes
+from soda_jax.evaluation import logistic_regression
+from soda_jax.evaluation.picture_attributes import picture_attributes
+from soda_jax.models.bottleneck import section_sizes
+from soda_jax.pretrained import Pretrained
+from soda_jax.probe import some
+
+LEGIBLE_SIZE = 64  # pixels of a picture on the page
+READER_EXAMPLES = 5000  # training pictures that the reader of classes learns from, at most
+READER_L2 = 1e-2  # [D]
+
+
+@dataclasses.dataclass(frozen=True)
+class Studio:
+    """A model with pictures to show what it does with them.
+
+    Attributes:
+      folder: where pictures are written.
+    """
+
+    model: Pretrained
+    train: Source
+    test: Source
+    folder: pathlib.Path
+
+    @property
+    def config(self):
+        return self.model.parts.config
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the sections of z."""
+        return section_sizes(self.config.model.z_size, self.model.parts.num_sections)
+
+    @functools.cached_property
+    def sources(self) -> np.ndarray:
+        """The test pictures that are shown, uint8 [n h w c]: of different classes, if possible."""
+        count = min(self.config.apply.num_images, len(self.test))
+        candidates = some(self.test, min(len(self.test), 40 * count), self.config.seed)
+        if num_classes(self.test) > 1:
+            labels = self.test.labels(candidates)
+            # The first of each class, then the second of each, ...
+            rank = np.array([np.sum(labels[:i] == labels[i]) for i in range(len(labels))])
+            candidates = candidates[np.lexsort((labels, rank))]
+        return self.test.images(candidates[:count])
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """The same at the denoiser's size."""
+        return inference.target_pictures(self.model.parts, self.sources)
+
+    @functools.cached_property
+    def z(self) -> np.ndarray:
+        """Their codes."""
+        return self.model.encode(self.sources)
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray:
+        """Codes of training pictures: what the distribution of z is read from."""
+        chosen = some(self.train, self.config.apply.codes, self.config.seed)
+        return self.model.features(lambda rows: self.train.images(chosen[rows]), len(chosen))["z"]
+
+    def draw(self, z: np.ndarray, **options) -> np.ndarray:
+        """Pictures of codes [... z] by the config's sampler, in config.apply.num_steps."""
+        flat = z.reshape(-1, z.shape[-1])
+        options = {"num_steps": self.config.apply.num_steps} | options
+        pictures = self.model.decode(flat, **options)
+        return pictures.reshape(*z.shape[:-1], *pictures.shape[1:])
+
+    def save(self, name: str, rows) -> str:
+        """Writes a grid of rows of pictures as PNG; returns its name."""
+        size = max(row.shape[1] for row in rows)
+        picture = grid(rows, max(1, LEGIBLE_SIZE // size))
+        Image.fromarray(picture).save(self.folder / f"{name}.png")
+        return f"{name}.png"
+
+    def save_gif(self, name: str, frames) -> str:
+        """Writes rows of pictures [s n h w c] as one GIF of s frames, there and back."""
+        size = max(1, LEGIBLE_SIZE // frames.shape[2])
+        drawn = [grid([frame], size) for frame in frames]
+        save_gif(self.folder / f"{name}.gif", [*drawn, *drawn[-2:0:-1]])
+        return f"{name}.gif"
+
+    def attributes(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+        """What pictures [n h w c] show: their attributes, and the probability of each class."""
+        found = picture_attributes(pictures)
+        if self._reader is not None:
+            fitted, mean, std = self._reader
+            x = logistic_regression.standardize(self._pooled(pictures), mean, std)
+            logits = x @ np.asarray(fitted.kernel[0]).T + np.asarray(fitted.bias[0])[None]
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            for label, share in enumerate((odds / odds.sum(axis=1, keepdims=True)).T):
+                found[f"class {self.class_name(label)}"] = share
+        return found
+
+    def class_name(self, label: int) -> str:
+        return self.train.class_names[label] if self.train.class_names else str(label)
+
+    @functools.cached_property
+    def _reader(self):
+        """A linear probe on pooled features of training pictures at the target's size, or None."""
+        classes = num_classes(self.train)
+        if classes < 2:
+            return None
+        chosen = some(self.train, READER_EXAMPLES, self.config.seed)
+        pictures = inference.target_pictures(self.model.parts, self.train.images(chosen))
+        x, labels = self._pooled(pictures), self.train.labels(chosen)
+        mean, std = logistic_regression.standardization(x)
+        fitted = logistic_regression.fit(
+            jnp.asarray(logistic_regression.standardize(x, mean, std)),
+            jnp.asarray(labels),
+            jnp.ones((len(x),), jnp.float32),
+            jnp.asarray([READER_L2], jnp.float32),
+            num_classes=classes,
+        )
+        return fitted, mean, std
+
+    def _pooled(self, pictures: np.ndarray) -> np.ndarray:
+        return self.model.features(lambda rows: pictures[rows], len(pictures))["pooled"]
