@@ -101,10 +101,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.probe_every = (
         5000  # kNN and linear, on z and pooled features; labels of the train split; 0: never
     )
-    config.train.probe_examples = 10_000  # pictures of each split that this probe reads
+    config.train.probe_examples = 10_000  # of the train split; a tenth of them scores
     # Reconstructions drawn at each of these probes, for the Fréchet distance on the model's own
     # pooled features; give more than these have dimensions; 0: never.
-    config.train.frechet_images = 0
+    config.train.frechet_images = 1024
     config.train.sample_every = 5000  # a grid of reconstructions; 0: never
     config.train.remat = False  # recompute activations of the blocks: less memory, more time
     config.train.profile_steps = 0  # trace this many steps after the first 10, into workdir/profile
@@ -126,7 +126,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.probe.protocols = (
         "lbfgs",
         "adam",
-        "knn",
+        "knn",  # weighted; knn_plain: one vote each; mlp: one hidden layer
     )  # adam: the published protocol of FutureXiang/soda
     config.probe.baselines = True  # the same probes on raw pixels and on an untrained encoder
 
@@ -149,13 +149,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.compare = ()  # workdirs of other models: disentanglement shows their z as well
     config.evaluate.labels_per_class = (1, 2, 5, 10, 50)  # few-label probes
     config.evaluate.layer_ts = (0.1, 0.4, 0.7)  # at which the denoiser's blocks are read [D]
-    config.evaluate.layer_examples = 10_000  # training pictures that the layers' heads see
+    config.evaluate.layer_examples = 10_000  # pictures of each split that the layers' heads see
     config.evaluate.num_images = 1024  # reconstructed for the measures of pictures
     config.evaluate.streamed = ("soda",)  # soda: FutureXiang/soda's probe [R] | mae: MAE's [P]
     config.evaluate.fine_tune_epochs = 10  # [D]
     config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
-    config.evaluate.lpips_path = ""  # torchvision's AlexNet weights, for LPIPS
-    config.evaluate.lpips_heads_path = ""  # alex.pth, the linear heads of LPIPS v0.1
+    config.evaluate.lpips_network = "alex"  # alex | vgg
+    config.evaluate.lpips_path = ""  # torchvision's weights of that network, for LPIPS
+    config.evaluate.lpips_heads_path = ""  # alex.pth or vgg.pth, the linear heads of LPIPS v0.1
 
     config.apply = ml_collections.ConfigDict()  # the sampler is config.sample's, but for its steps
     # reconstruct | interpolate | mix | directions | partial | prior; () for all of them

@@ -45,6 +45,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 2500
     config.train.diagnose_every = 2500
     config.train.probe_every = 12_500
+    config.train.frechet_images = 4096  # more than the pooled features have dimensions
     config.train.sample_every = 12_500
     config.train.remat = True
+    # What fits into memory; `streamed` sees all of the set, and raw pixels would not fit.
+    config.probe.max_examples = 100_000
+    config.probe.baselines = False
     return config

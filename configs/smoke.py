@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.diagnose_every = 4
     config.train.probe_every = 8
     config.train.probe_examples = 64
-    config.train.frechet_images = 16
+    config.train.frechet_images = 80  # more than the 64 pooled features
     config.train.sample_every = 8
 
     config.probe.batch_size = 64

@@ -158,7 +158,7 @@ WEIGHTS = one_of("ema", "raw")
 SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100")
 RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 FEATURES = one_of("z", "pooled")
-PROTOCOLS = one_of("lbfgs", "adam", "knn", "mlp")
+PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
 SUITES = (
     "probes", "layers", "attributes", "disentanglement", "code", "pictures", "streamed",
     "fine_tune",
@@ -253,7 +253,7 @@ FIELDS = {
     "probe.validation_fraction": real(0, 1, open_low=True, open_high=True),
     "probe.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
     "probe.draws": whole(1, 1000),
-    "probe.protocols": Several(PROTOCOLS, 1, 4, distinct=True),
+    "probe.protocols": Several(PROTOCOLS, 1, len(PROTOCOLS.values), distinct=True),
     "probe.baselines": Flag(),
     "sample.batch_size": BATCH,
     "sample.weights": WEIGHTS,
@@ -274,6 +274,7 @@ FIELDS = {
     "evaluate.streamed": Several(one_of(*STREAMED), 1, len(STREAMED), distinct=True),
     "evaluate.fine_tune_epochs": whole(1, 10_000),
     "evaluate.inception_path": Text(may_be_empty=True),
+    "evaluate.lpips_network": one_of("alex", "vgg"),
     "evaluate.lpips_path": Text(may_be_empty=True),
     "evaluate.lpips_heads_path": Text(may_be_empty=True),
     "apply.uses": Several(one_of(*USES), 0, len(USES), distinct=True),
@@ -288,7 +289,7 @@ FIELDS = {
 
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
 LATER_FIELDS = {
-    "train.frechet_images": 0,
+    "train.frechet_images": 1024,
     "evaluate.suites": (),
     "evaluate.compare": (),
     "evaluate.labels_per_class": (1, 2, 5, 10, 50),
@@ -298,6 +299,7 @@ LATER_FIELDS = {
     "evaluate.streamed": ("soda",),
     "evaluate.fine_tune_epochs": 10,
     "evaluate.inception_path": "",
+    "evaluate.lpips_network": "alex",
     "evaluate.lpips_path": "",
     "evaluate.lpips_heads_path": "",
     "apply.uses": (),

@@ -9,6 +9,7 @@ import ml_collections
 
 from soda_jax import experiment, pretrained
 from soda_jax.data.sources import Source, num_classes
+from soda_jax.exit_codes import exit_code
 from soda_jax.page import details, whole_page
 from soda_jax.suites import (
     attributes,
@@ -44,8 +45,9 @@ class SuiteError(ValueError):
 def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[str] = ()) -> str:
     """Runs suites on a checkpoint; returns the path of the page that shows them all.
 
-    workdir/evaluation/<step>/ gets <suite>.json as each suite ends, with every number's protocol,
-    and page.html, which also shows the suites that earlier runs left there.
+    workdir/evaluation/<step>/ (<step>_raw/ for weights that aren't averaged) gets <suite>.json as
+    each suite ends, with every number's protocol, and page.html, which also shows the suites that
+    earlier runs left there.
 
     Args:
       names: of SUITES; config.evaluate.suites where there are none, and what the data allow where
@@ -57,17 +59,22 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
     """
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
-    folder = pathlib.Path(workdir) / "evaluation" / f"{model.step:08d}"
+    raw = "" if config.probe.weights == "ema" else f"_{config.probe.weights}"
+    folder = pathlib.Path(workdir) / "evaluation" / f"{model.step:08d}{raw}"
     folder.mkdir(parents=True, exist_ok=True)
     problems = []
     for name in names or config.evaluate.suites or allowed_by(splits[0]):
         print(f"{name} ...", flush=True)
+        file = folder / f"{name}.json"
+        file.unlink(missing_ok=True)  # an old result is not shown for a suite that fails
         try:
             found = SUITES[name].run(model, *splits)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
+            if exit_code(error) is None:
+                raise
             problems.append(f"{name}: {' '.join(str(error).split())}")
             continue
-        (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        file.write_text(json.dumps(found, indent=1) + "\n")
     path = folder / "page.html"
     path.write_text(page(folder, config))
     print(path)
@@ -88,7 +95,7 @@ def allowed_by(train: Source) -> list[str]:
 
 def page(folder: pathlib.Path, config: ml_collections.ConfigDict) -> str:
     """One HTML page of all the suites whose JSON is in the folder."""
-    step = int(folder.name)
+    step = int(folder.name.partition("_")[0])
     seen = step * config.train.batch_size
     body = [
         f"<h1>{html.escape(config.name)}, evaluated</h1>",

@@ -71,7 +71,7 @@ def exit_code(error: BaseException) -> int | None:
         return WORKDIR
     if isinstance(error, OSError) and error.errno in STORAGE:
         return IO
-    rooms = ("soda_jax.data.", "soda_jax.evaluation.")
+    rooms = ("soda_jax.data.", "soda_jax.evaluation.", "soda_jax.suites.")
     if isinstance(error, ValueError | OSError) and raised_in.startswith(rooms):
         return DATA
     return None

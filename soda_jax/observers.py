@@ -1,7 +1,10 @@
 """What is measured while a run trains: is z used, what is it worth, what comes back from it."""
 
+import itertools
+import sys
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from soda_jax import inference
@@ -13,12 +16,14 @@ from soda_jax.evaluation.frechet import frechet_distance
 from soda_jax.evaluation.knn import knn
 from soda_jax.evaluation.linear_probe import linear_probe
 from soda_jax.evaluation.probe_data import shuffled
+from soda_jax.exit_codes import exit_code
 from soda_jax.experiment import Experiment
 from soda_jax.training.metrics import Writer
 from soda_jax.training.sharding import split_batch
 from soda_jax.training.state import TrainState
 
 DIAGNOSED_IMAGES = 256
+CODES_PER_DIMENSION = 4  # pictures whose codes the rank is read from, for each dimension of z [D]
 SAMPLED_IMAGES = 12
 LINEAR_L2 = 1e-3  # of the online linear probe, which chooses nothing [D]
 FRECHET_STEPS = 10  # of DDIM: enough to compare the checkpoints of one run [D]
@@ -30,6 +35,8 @@ def make_observers(
     """Pairs (every so many steps, observe(step, state)); labels are those of the training split.
 
     The test split's pictures serve the losses and the grid; its labels are for the final probe.
+    What can't be measured (a code that has collapsed, a class alone) is told on stderr, and the
+    training goes on.
     """
     config = parts.config.train
     encode = inference.encode_step(parts)
@@ -37,29 +44,38 @@ def make_observers(
     decode = inference.decode_step(parts)
     draw = inference.decode_step(parts, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
     devices = parts.mesh.size
-
-    def held_out(count: int):
-        count = min(count, len(test_source)) // devices * devices
-        return split_batch(parts.mesh, test_source.images(np.arange(count)))
-
     # Not the first ones: a folder's pictures come class by class.
     probed = shuffled(np.arange(len(train_source)), parts.config.seed)[: config.probe_examples]
+    held_out = shuffled(np.arange(len(test_source)), parts.config.seed)
     classes = num_classes(train_source)
-    diagnosed, sampled = held_out(DIAGNOSED_IMAGES), held_out(max(SAMPLED_IMAGES, devices))
+
+    def on_devices(count: int):
+        # A small split comes more than once: every device needs a share.
+        count = -(-min(count, len(held_out)) // devices) * devices
+        return split_batch(parts.mesh, test_source.images(np.resize(held_out, count)))
+
+    diagnosed, sampled = on_devices(DIAGNOSED_IMAGES), on_devices(SAMPLED_IMAGES)
 
     def features(encode_fn: Callable, images_fn: Callable, count: int) -> dict[str, np.ndarray]:
         return extract(
             encode_fn,
             images_fn,
             count,
-            parts.config.probe.batch_size,
+            -(-parts.config.probe.batch_size // devices) * devices,
             shard=lambda images: split_batch(parts.mesh, images),
         )
 
     def diagnose(step: int, state: TrainState) -> None:
-        losses, z = code_losses(inference.eval_variables(state), diagnosed)
-        losses = {f"loss_with_code/{name}": float(loss) for name, loss in losses.items()}
-        writer.scalars(step, losses | {"effective_rank": effective_rank(np.asarray(z))})
+        variables = inference.eval_variables(state)
+        losses, _ = code_losses(variables, diagnosed)
+        writer.scalars(step, {f"loss_with_code/{name}": float(x) for name, x in losses.items()})
+        count = min(CODES_PER_DIMENSION * parts.config.model.z_size, len(held_out))
+        codes = features(
+            lambda images: encode(variables, images),
+            lambda indices: test_source.images(held_out[indices]),
+            count,
+        )
+        writer.scalars(step, {"effective_rank": effective_rank(codes["z"])})
 
     def probe(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
@@ -78,20 +94,27 @@ def make_observers(
 
     def compare(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
-        count = min(config.frechet_images, len(test_source))
+        chosen = held_out[: config.frechet_images]
+        numbers = itertools.count()
 
         def drawn_features(images):
             z = encode(variables, images)["z"]
-            pictures = draw(variables, z, parts.config.sample.seed, np.arange(len(z)))
+            noise = np.array(list(itertools.islice(numbers, len(z))))
+            pictures = draw(variables, z, parts.config.sample.seed, noise)
             return {"pooled": encode(variables, pictures)["pooled"]}
 
-        def real_images(indices: np.ndarray) -> np.ndarray:
-            return inference.target_pictures(parts, test_source.images(indices))
+        def real_images(positions: np.ndarray) -> np.ndarray:
+            return inference.target_pictures(parts, test_source.images(chosen[positions]))
 
-        drawn = features(drawn_features, test_source.images, count)["pooled"]
-        real = features(lambda images: encode(variables, images), real_images, count)["pooled"]
-        distance = frechet_distance(drawn, real, allow_few=True)
-        writer.scalars(step, {"frechet/pooled": distance.value})
+        drawn = features(
+            drawn_features, lambda positions: test_source.images(chosen[positions]), len(chosen)
+        )["pooled"]
+        real = features(lambda images: encode(variables, images), real_images, len(chosen))[
+            "pooled"
+        ]
+        # The features change from step to step: in units of their variance distances compare.
+        distance = frechet_distance(drawn, real).value / real.var(axis=0, ddof=1).sum()
+        writer.scalars(step, {"relative_frechet/pooled": distance})
 
     def sample(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
@@ -102,8 +125,23 @@ def make_observers(
         )
 
     return [
-        (config.diagnose_every, diagnose),
-        (config.probe_every if classes > 1 else 0, probe),
-        (config.probe_every if config.frechet_images else 0, compare),
+        (config.diagnose_every, goes_on(diagnose)),
+        (config.probe_every if classes > 1 else 0, goes_on(probe)),
+        (config.probe_every if config.frechet_images else 0, goes_on(compare)),
         (config.sample_every, sample),
     ]
+
+
+def goes_on(observe: Callable[[int, TrainState], None]) -> Callable[[int, TrainState], None]:
+    """The same, but what has no answer is told and doesn't end the run."""
+
+    def told(step: int, state: TrainState) -> None:
+        try:
+            observe(step, state)
+        except ValueError as error:
+            if exit_code(error) is None:
+                raise
+            if not jax.process_index():
+                print(f"step {step}: {observe.__name__}: {error}", file=sys.stderr)
+
+    return told

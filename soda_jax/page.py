@@ -49,12 +49,15 @@ def heatmap(
     high: float,
     form: str = ".2f",
 ) -> str:
-    """Numbers as a table whose cells are the darker the nearer they are to `high`."""
+    """Numbers as a table, the darker the nearer they are to `high`, which may be below `low`.
+
+    A number that is not finite leaves its cell empty.
+    """
 
     def cell(value: float) -> str:
         if not math.isfinite(value):
             return "<td></td>"
-        share = min(max((value - low) / max(high - low, 1e-12), 0), 1)
+        share = min(max(0, (value - low) / (high - low)), 1) if high != low else 0
         ink = "#fff" if share > 0.6 else "#222"
         style = f"background:rgba(31,119,180,{share:.2f});color:{ink}"
         return f'<td style="{style}">{value:{form}}</td>'

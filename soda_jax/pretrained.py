@@ -43,9 +43,13 @@ class Pretrained:
             lambda images: self._encode(self.variables, images),
             images_fn,
             num_examples,
-            self._batch(self.parts.config.probe.batch_size),
-            shard=self._split,
+            **self.in_batches(),
         )
+
+    def in_batches(self, most: int | None = None) -> dict[str, Any]:
+        """How `extract` goes through pictures with this model: batch_size (up to most), shard."""
+        size = self.parts.config.probe.batch_size
+        return {"batch_size": self._batch(min(size, most or size)), "shard": self._split}
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Codes z [n z] of pictures: uint8 [n h w c], or floats in [0, 1]; of any size.

@@ -1,5 +1,6 @@
 """Probing a trained model: `python -m soda_jax probe`."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,13 @@ from soda_jax.evaluation.mlp_probe import mlp_probe
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
 
-PROTOCOLS = {"lbfgs": linear_probe, "adam": adam_probe, "knn": knn, "mlp": mlp_probe}
+PROTOCOLS = {
+    "lbfgs": linear_probe,
+    "adam": adam_probe,
+    "knn": knn,
+    "knn_plain": functools.partial(knn, weighted=False),
+    "mlp": mlp_probe,
+}
 SELECTING = ("lbfgs", "mlp")  # they choose a setting on a part of the training split
 
 
@@ -55,6 +62,9 @@ def measure(
     test = np.arange(len(test_source))
     train_y, test_y = train_source.labels(train), test_source.labels(test)
     classes = num_classes(train_source)
+    fewest = int(np.unique(train_y, return_counts=True)[1].min())
+    if too_many := [labels for labels in labels_per_class if labels > fewest]:
+        print(f"no probe of {too_many} labels a class: a class has {fewest} pictures", flush=True)
 
     rows = []
     for name, train_x, test_x in representations(model, train_source, test_source, train):
@@ -73,13 +83,15 @@ def measure(
                 if protocol in SELECTING
                 else {}
             )
-            seed = {} if protocol == "knn" else {"seed": config.seed}
+            seed = {} if protocol.startswith("knn") else {"seed": config.seed}
             result = PROTOCOLS[protocol](*data, num_classes=classes, **selection, **seed)
             rows.append(
                 described
                 | {"probe": protocol, "accuracy": result.accuracy, "protocol": result.protocol}
             )
         for labels in labels_per_class:
+            if labels in too_many:
+                continue
             mean, std, protocol = few_label_probe(
                 *data,
                 num_classes=classes,

@@ -95,14 +95,20 @@ def accuracies(rows: Sequence[dict]) -> list[str]:
         for probe in probes:
             row = cells[name, probe]
             spread = f" ± {100 * row['std']:.1f}" if "std" in row else ""
-            text = f"{100 * row['accuracy']:.2f}{spread}"
+            mark = "*" if row["protocol"].get("too_few_iterations") else ""
+            text = f"{100 * row['accuracy']:.2f}{spread}{mark}"
             lines[name].append(f"<b>{text}</b>" if row["accuracy"] == best[probe] else text)
-    protocols = {row["probe"]: row["protocol"] for row in rows}
+    protocols = {f"{row['representation']}, {row['probe']}": row["protocol"] for row in rows}
     return [
         "<h2>What the code knows</h2>",
         "<p>Accuracy on the test split, in percent, of the same probes on each representation. "
         "None of them was tuned on the test split.</p>",
         table("representation", ["dimensions", *probes], lines),
+        *(
+            ['<p class="note">* a published protocol whose epochs are too few for so small a set.']
+            if any(row["protocol"].get("too_few_iterations") for row in rows)
+            else []
+        ),
         details("protocols", json.dumps(protocols, indent=1)),
     ]
 
@@ -126,15 +132,16 @@ def curves(lines: Iterable[dict]) -> list[str]:
         for best, names in (
             ("high", ["linear/z", "linear/pooled"]),
             ("high", ["knn/z", "knn/pooled"]),
-            ("low", ["frechet/pooled"]),
+            ("low", ["relative_frechet/pooled"]),
         )
         if (series := series_of(lines, names))
     ]
     if judged:
         parts += [
             "<p>Every checkpoint, judged: linear probe and kNN on a part of the training split, "
-            "and the Fréchet distance of reconstructions on the model's own pooled features. They "
-            "may be at their best at different steps.</p>",
+            "and the Fréchet distance of reconstructions (DDIM, few steps, averaged weights, "
+            "guided as the config says) on the checkpoint's own pooled features, in units of "
+            "their variance: no FID. They may be at their best at different steps.</p>",
             beside(judged),
         ]
     return parts

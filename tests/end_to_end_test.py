@@ -116,6 +116,8 @@ def test_training_moves_every_part_and_logs_what_z_is_worth(whole):
         "gradient_norm/denoiser",
         "knn/z",
         "knn/pooled",
+        "linear/z",
+        "relative_frechet/pooled",
     } <= names
     assert {f"loss_with_code/{code}" for code in ("z", "shuffled", "null")} <= names
     assert "effective_rank" in names
@@ -256,7 +258,7 @@ def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):
 
 def test_evaluate_runs_every_suite_and_shows_them_on_one_page(whole):
     """But for what other tests here run; the baselines are those of `probe`."""
-    from soda_jax.evaluate import evaluate
+    from soda_jax.evaluate import SuiteError, evaluate
 
     few = smoke("--config.probe.baselines=false", "--config.probe.features=('z',)")
     names = ("probes", "layers", "attributes", "code", "pictures")
@@ -285,6 +287,29 @@ def test_evaluate_runs_every_suite_and_shows_them_on_one_page(whole):
     page = path.read_text()
     for text in ("lbfgs", "mid_block0", "MS-SSIM", "another picture", "own pooled features"):
         assert text in page
+
+    # What can't be measured is told; the others run, and no old number stands in for it.
+    wrong = smoke("--config.evaluate.inception_path=/nowhere/inception.pth")
+    with pytest.raises(SuiteError, match="pictures: there is no file of weights"):
+        evaluate(wrong, str(whole), ("pictures", "code"))
+    assert not (path.parent / "pictures.json").exists() and (path.parent / "code.json").exists()
+    assert "MS-SSIM" not in path.read_text() and "mid_block0" in path.read_text()
+
+
+@pytest.mark.slow
+def test_published_probes_and_fine_tuning_run_on_a_checkpoint(whole):
+    from soda_jax.evaluate import evaluate
+
+    few = smoke("--config.evaluate.fine_tune_epochs=2", "--config.evaluate.streamed=('soda','mae')")
+    path = pathlib.Path(evaluate(few, str(whole), ("streamed", "fine_tune")))
+    streamed, tuned = (
+        json.loads((path.parent / f"{name}.json").read_text())["rows"]
+        for name in ("streamed", "fine_tune")
+    )
+    assert {row["representation"] for row in streamed} == {"z", "pooled"} and len(streamed) == 4
+    assert streamed[1]["protocol"]["epochs"] == 15 and streamed[2]["protocol"]["epochs"] == 90
+    assert [row["protocol"]["weights"] for row in tuned] == ["ema", "initial"]
+    assert "from scratch" in path.read_text()
 
 
 def test_z_is_put_to_its_uses(whole):
@@ -335,7 +360,7 @@ def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeyp
     assert evaluate.allowed_by(train) == ["attributes", "disentanglement", "code", "pictures"]
     model.parts.config.unlock()
     model.parts.config.evaluate.compare = ("runs/twin",)
-    codes = disentanglement.codes_of(model, train, test, 100)
+    codes = disentanglement.codes_of(model, train, test, np.arange(100))
     np.testing.assert_array_equal(codes["z of runs/twin"], codes["z"])
     names, train_y, test_y = attributes.attributes(train, np.arange(len(train)), test)
     assert names == [f"factor{k} = {value}" for k in range(2) for value in range(4)]

@@ -11,12 +11,14 @@ def effective_rank(z) -> float:
     """How many directions the codes [n z] use: from 1 to z; 0 where all codes are equal.
 
     exp of the entropy of the singular values of the centred codes, normalised to sum 1
-    (Roy & Vetterli 2007, "The effective rank", definition 1).
+    (Roy & Vetterli 2007, "The effective rank", definition 1). It needs several codes a dimension:
+    256 isotropic dimensions show 205 in as many codes, 255 in 10,000.
 
     Raises:
-      ValueError: z is not [n z] with two codes or more, or is not finite.
+      ValueError: z is not [n z] with more codes than dimensions, or is not finite.
     """
     z = _checked(z)
+    _check_enough(z)
     singular_values = np.linalg.svd(z - z.mean(axis=0)[None], compute_uv=False)
     # Rounding leaves equal codes a little apart.
     if singular_values[0] <= 1e-7 * np.linalg.norm(z):

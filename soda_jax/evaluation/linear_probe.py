@@ -18,6 +18,7 @@ from soda_jax.evaluation import logistic_regression, probe_data
 from soda_jax.evaluation.probe_data import ProbeResult
 
 L2_VALUES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # [D]
+TOO_FEW = 200  # steps of Adam: its fixed epochs over a small set don't get anywhere [D]
 _BATCH_NORM_MOMENTUM = 0.1  # of the running statistics: PyTorch's default [R]
 _BATCH_NORM_EPSILON = 1e-6  # [R]
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -156,6 +157,7 @@ def adam_probe(
         "epochs": num_epochs,
         "batch_size": batch_size,
         "iterations": num_epochs * -(-num_examples // batch_size),
+        "too_few_iterations": num_epochs * -(-num_examples // batch_size) < TOO_FEW,
         "l2": 0.0,
         "validation_examples": 0,
         "seed": seed,

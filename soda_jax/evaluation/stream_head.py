@@ -76,7 +76,9 @@ def train_step(
     """The head after a batch x [b d], labels [b], of which the first `count` rows count."""
     weights = (jnp.arange(len(x)) < count).astype(jnp.float32)
     size = count.astype(jnp.float32)
-    varies = head.varies | jnp.any(weights[:, None] * (x - head.first[None]) != 0)
+    # As in `probe_data.check_learnable`: by more than the rounding of its numbers.
+    differs = jnp.abs(x - head.first[None]) > 1e-6 * jnp.abs(head.first)[None]
+    varies = head.varies | jnp.any((weights[:, None] > 0) & differs)
     if protocol.norm == "l2_batch":
         x = _unit_rows(x)
     mean, variance = head.mean, head.variance

@@ -8,6 +8,7 @@ from soda_jax.evaluation.attribute_probe import attribute_probe
 from soda_jax.pretrained import Pretrained
 
 MOST_VALUES = 10  # of a factor: beyond, its values are a scale, and no attributes [D]
+FEWEST = 20  # training pictures with an attribute, and without it [D]
 SHOWN = 40
 
 
@@ -51,8 +52,8 @@ def attributes(
     """Names [a], and 0 or 1 for the chosen training pictures [n a] and for all of test [m a].
 
     A factor of two values is an attribute; one of up to 10 is an attribute for each value. Where
-    the set knows no factors, its classes are the attributes. What all pictures of a split have, or
-    none, is left out.
+    the set knows no factors, its classes are the attributes. What too few pictures of a split have,
+    or too many, is left out.
     """
     everything = np.arange(len(test))
     if train.factor_names:
@@ -67,7 +68,8 @@ def attributes(
             continue
         for value in values[1:] if len(values) == 2 else values:
             pair = [(y[:, k] == value).astype(np.int8) for y in splits]
-            if all(0 < y.mean() < 1 for y in pair):
+            rarer = [min(y.sum(), len(y) - y.sum()) for y in pair]
+            if rarer[0] >= FEWEST and rarer[1] >= 1:
                 pairs.append(pair)
                 names.append(column if values == [0, 1] else f"{column} = {_shown(train, value)}")
     if not pairs:

@@ -1,5 +1,7 @@
 """Suite "code": what z itself is like, and what the denoiser makes of it."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -18,6 +20,7 @@ from soda_jax.evaluation.code_health import (
 )
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.loss_over_t import loss_over_t
+from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.models.bottleneck import section_sizes
 from soda_jax.pretrained import Pretrained
 from soda_jax.suites.noise import keys_of
@@ -30,14 +33,20 @@ TIMES = tuple(i / 10 for i in range(1, 11))
 def run(model: Pretrained, train: Source, test: Source) -> dict:
     """Spectrum and sections of z, alignment and uniformity, and the loss over t with parts of z."""
     parts = model.parts
-    count = min(CODES, len(test))
-    z = model.features(test.images, count)["z"]
+    # Not in the split's order, in which a folder's pictures come class by class.
+    chosen = shuffled(np.arange(len(test)), parts.config.seed)[:CODES]
+    count = len(chosen)
+
+    def images_fn(rows: np.ndarray) -> np.ndarray:
+        return test.images(chosen[rows])
+
+    z = model.features(images_fn, count)["z"]
     sizes = section_sizes(parts.config.model.z_size, parts.num_sections)
-    first, second = two_views(model, test, count)
-    batch = min(LOSS_BATCH, len(test))
+    first, second = two_views(model, images_fn, count)
+    batch = min(LOSS_BATCH, count)
     images = [
-        test.images(np.arange(start, start + batch))
-        for start in range(0, min(LOSS_BATCHES * batch, len(test) - batch + 1), batch)
+        images_fn(np.arange(start, start + batch))
+        for start in range(0, min(LOSS_BATCHES * batch, count - batch + 1), batch)
     ]
     return {
         "codes": count,
@@ -64,7 +73,9 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     }
 
 
-def two_views(model: Pretrained, source: Source, count: int) -> tuple[np.ndarray, np.ndarray]:
+def two_views(
+    model: Pretrained, images_fn: Callable[[np.ndarray], np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The codes of two views of each picture, drawn as the encoder's are in training: [count z]."""
     parts = model.parts
     root = rngs.stream(rngs.root(parts.config.seed), "alignment")
@@ -78,10 +89,7 @@ def two_views(model: Pretrained, source: Source, count: int) -> tuple[np.ndarray
         return {"first": codes("first"), "second": codes("second")}
 
     found = extract(
-        lambda images: encode(model.variables, images),
-        source.images,
-        count,
-        parts.config.probe.batch_size,
+        lambda images: encode(model.variables, images), images_fn, count, **model.in_batches()
     )
     return found["first"], found["second"]
 
@@ -96,7 +104,9 @@ def show(values: dict) -> list[str]:
     def ratios(losses: list[list[float]]) -> dict[str, list[float]]:
         """Each loss as a share of the way from that with z (0) to that with none (1)."""
         lost = np.array(loss["null"]) - np.array(loss["z"])
-        shares = (np.array(losses) - np.array(loss["z"])[None]) / np.where(lost == 0, 1, lost)[None]
+        # Where z hardly matters there is nothing to share out.
+        lost = np.where(lost > 0.01 * np.array(loss["z"]), lost, np.nan)
+        shares = (np.array(losses) - np.array(loss["z"])[None]) / lost[None]
         return dict(zip(sections, shares.tolist(), strict=True))
 
     columns = [f"t = {t:g}" for t in loss["t"]]

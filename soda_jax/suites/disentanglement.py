@@ -20,7 +20,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
       ValueError: the set has no factors of variation, none of them varies in the test split, or a
         model to compare with takes other pictures.
     """
-    indices = np.arange(min(PICTURES, len(test)))
+    indices = probe.some(test, PICTURES, model.parts.config.seed)
     factors = test.factors(indices)
     varying = varying_factors(factors)
     factors = factors[:, varying]
@@ -30,7 +30,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
         named = {"representation": representation, "metric": metric}
         rows.append(named | {"value": value, "protocol": protocol})
 
-    all_codes = codes_of(model, train, test, len(indices))
+    all_codes = codes_of(model, train, test, indices)
     for name, codes in all_codes.items():
         for predictor in ("trees", "lasso"):
             found = dci(codes, factors, predictor=predictor)
@@ -54,12 +54,18 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     }
 
 
-def codes_of(model: Pretrained, train: Source, test: Source, count: int) -> dict[str, np.ndarray]:
-    """name -> codes [count z] of test pictures."""
+def codes_of(
+    model: Pretrained, train: Source, test: Source, indices: np.ndarray
+) -> dict[str, np.ndarray]:
+    """name -> codes [n z] of the test pictures at these indices [n]."""
     from sklearn.decomposition import PCA
 
     config = model.parts.config
-    z = model.features(test.images, count)["z"]
+
+    def encoded(one: Pretrained) -> np.ndarray:
+        return one.features(lambda rows: test.images(indices[rows]), len(indices))["z"]
+
+    z = encoded(model)
     others = {}
     for workdir in config.evaluate.compare:
         other = pretrained.load(workdir, weights=config.probe.weights)
@@ -70,12 +76,12 @@ def codes_of(model: Pretrained, train: Source, test: Source, count: int) -> dict
                 f"pixels and {asked[1]} channels, not {config.data.image_size} and "
                 f"{config.data.channels}"
             )
-        others[f"z of {workdir}"] = other.features(test.images, count)["z"]
-    untrained = pretrained.untrained(config).features(test.images, count)["z"]
-    pixels = probe.raw_pixels(train.images(np.arange(min(PICTURES, len(train)))))
+        others[f"z of {workdir}"] = encoded(other)
+    untrained = encoded(pretrained.untrained(config))
+    pixels = probe.raw_pixels(train.images(probe.some(train, PICTURES, config.seed)))
     components = min(z.shape[1], *pixels.shape)
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(pixels)
-    of_pixels = pca.transform(probe.raw_pixels(test.images(np.arange(count))))
+    of_pixels = pca.transform(probe.raw_pixels(test.images(indices)))
     return {"z": z, **others, "untrained z": untrained, "PCA of raw pixels": of_pixels}
 
 

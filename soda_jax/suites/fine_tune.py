@@ -42,7 +42,11 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
                 "start": name,
                 "accuracy": found.result.accuracy,
                 "validation_accuracy": found.result.validation_accuracy,
-                "protocol": found.result.protocol | {"weights": config.probe.weights},
+                "protocol": found.result.protocol
+                | {
+                    "weights": config.probe.weights if one is model else "initial",
+                    "step": one.step,
+                },
             }
         )
     return {"rows": rows}

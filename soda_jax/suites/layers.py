@@ -1,11 +1,12 @@
 """Suite "layers": which layer of encoder or denoiser knows most of the label, and at which t."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from soda_jax import page, rngs
+from soda_jax.array_types import Array
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.data.views import plain
 from soda_jax.evaluation.features import extract
@@ -41,8 +42,17 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     """
     parts, config = model.parts, model.parts.config
     chosen = some(train, config.evaluate.layer_examples, config.seed)
-    all_test = np.arange(len(test))
-    of_train, of_test = features(model, train, chosen), features(model, test, all_test)
+    all_test = some(test, config.evaluate.layer_examples, config.seed)
+    layers_fn = make_layers_fn(model)
+    of_train, of_test = (
+        extract(
+            layers_fn,
+            lambda positions, source=source, rows=rows: source.images(rows[positions]),
+            len(rows),
+            **model.in_batches(),
+        )
+        for source, rows in ((train, chosen), (test, all_test))
+    )
     labels, test_labels = train.labels(chosen), test.labels(all_test)
     fit_on, held_out = stratified_split(labels, config.probe.validation_fraction, config.seed)
 
@@ -83,13 +93,16 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     }
 
 
-def features(model: Pretrained, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> [n d]: the encoder's layers; "block@t=.." under z, "no z: block@t=.." without it."""
+def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
+    """uint8 [b h w c] -> name -> [b d]: the encoder's layers, and the denoiser's at each t.
+
+    "block@t=.." is under the picture's z, "no z: block@t=.." without it.
+    """
     parts, config = model.parts, model.parts.config
     encoder = jax.jit(lambda variables, x: encoder_layers(parts.model, variables, x))
     key = rngs.stream(rngs.root(config.seed), "layers")
 
-    def layers(images: jax.Array) -> dict[str, jax.Array]:
+    def layers(images: Array) -> dict[str, Array]:
         x_0 = plain(images, parts.target_view)
         found = dict(encoder(model.variables, plain(images, parts.source_view)))
         for label, z in (("", found["z"]), (WITHOUT, None)) if config.evaluate.layer_ts else ():
@@ -105,12 +118,7 @@ def features(model: Pretrained, source: Source, indices: np.ndarray) -> dict[str
             found |= {f"{label}{name}": value for name, value in grid.items()}
         return found
 
-    return extract(
-        layers,
-        lambda positions: source.images(indices[positions]),
-        len(indices),
-        config.probe.batch_size,
-    )
+    return layers
 
 
 def show(values: dict) -> list[str]:

@@ -5,7 +5,7 @@ from soda_jax.data.sources import Source
 from soda_jax.pretrained import Pretrained
 from soda_jax.report import accuracies
 
-PROBES = ("lbfgs", "adam", "knn", "mlp")
+PROBES = ("lbfgs", "adam", "knn", "knn_plain", "mlp")
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:

@@ -26,7 +26,8 @@ PROTOCOLS = {
 def run(model: Pretrained, train: Source, test: Source) -> dict:
     """The protocols that config.evaluate.streamed names, on z and on pooled features.
 
-    Features are made again in every epoch and never kept, so a set of any size can stream by.
+    Features of training pictures are made again in every epoch and never kept, so a set of any size
+    can stream by.
     """
     config = model.parts.config
     of_test = model.features(test.images, len(test))
@@ -83,7 +84,7 @@ def training_stream(
                 lambda images: encode(model.variables, images, key),
                 lambda positions, some=some: train.images(some[positions]),
                 size,
-                min(size, config.probe.batch_size),
+                **model.in_batches(size),
             )
             yield features, train.labels(some)
 

@@ -154,7 +154,7 @@ def test_nothing_is_said_of_codes_that_say_nothing(metric):
         refuses(OF_CODES[metric], z)
 
 
-@pytest.mark.parametrize("metric", ["spectrum", "correlation"])
+@pytest.mark.parametrize("metric", ["spectrum", "rank", "correlation"])
 def test_few_codes_show_no_spectrum(metric):
     refuses(OF_CODES[metric], X[:D])
     OF_CODES[metric](X[: D + 1])
