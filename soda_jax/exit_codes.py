@@ -17,7 +17,7 @@ BY_CLASS = {
     "soda_jax.training.checkpoint.CheckpointMismatch": CONFIG,
     "soda_jax.training.checkpoint.SaveError": IO,
     "soda_jax.pretrain.NonFiniteLossError": INTERNAL,
-    "soda_jax.evaluate.SuiteError": DATA,
+    "soda_jax.chapters.ChaptersFailed": DATA,
     "builtins.KeyboardInterrupt": INTERRUPTED,
     "builtins.MemoryError": MEMORY,
 }
@@ -71,7 +71,9 @@ def exit_code(error: BaseException) -> int | None:
         return WORKDIR
     if isinstance(error, OSError) and error.errno in STORAGE:
         return IO
-    rooms = ("soda_jax.data.", "soda_jax.evaluation.", "soda_jax.suites.")
+    rooms = tuple(
+        f"soda_jax.{room}." for room in ("data", "evaluation", "applications", "suites", "uses")
+    )
     if isinstance(error, ValueError | OSError) and raised_in.startswith(rooms):
         return DATA
     return None

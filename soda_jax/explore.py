@@ -10,11 +10,13 @@ import itertools
 import json
 import pathlib
 import socket
-from collections.abc import AsyncIterator
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
 
 import ml_collections
 
 from soda_jax import experiment, pretrained
+from soda_jax.config_file import ConfigError
 from soda_jax.data import images
 from soda_jax.playground import InputError, Playground
 from soda_jax.uses.common import Studio
@@ -36,7 +38,7 @@ def make_app(playground: Playground):
     page = importlib.resources.files("soda_jax").joinpath("explore.html").read_text("utf-8")
     # One thread: the model is used by one at a time, and browsers take turns step by step.
     worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="soda_jax.explore")
-    waiting = itertools.count()
+    tickets = itertools.count()
     active: set[int] = set()
 
     async def in_worker(function, *arguments):
@@ -50,6 +52,12 @@ def make_app(playground: Playground):
                 raise InputError(f"{what} is larger than {limit:,} bytes")
         return bytes(data)
 
+    def refuse_other_sites(request: Request) -> None:
+        """A page of somebody else's may be open in the same browser: it has no business here."""
+        origin = request.headers.get("origin")
+        if origin and urllib.parse.urlsplit(origin).netloc != request.headers["host"]:
+            raise InputError("requests from other sites are refused")
+
     async def home(request: Request) -> Response:
         return HTMLResponse(page)
 
@@ -57,15 +65,16 @@ def make_app(playground: Playground):
         return JSONResponse(await in_worker(playground.setup))
 
     async def upload(request: Request) -> Response:
-        try:
-            data = await body_of(request, images.MAX_BYTES, "the picture")
-            return JSONResponse(await in_worker(playground.upload, data, "the picture"))
-        except InputError as error:
-            return JSONResponse({"error": str(error)}, 400)
+        refuse_other_sites(request)
+        data = await body_of(request, images.MAX_BYTES, "the picture")
+        return JSONResponse(await in_worker(playground.upload, data, "the picture"))
 
     async def draw(request: Request) -> Response:
+        refuse_other_sites(request)
         if len(active) >= MAX_WAITING:
             return JSONResponse({"error": "too many drawings at once: wait a moment"}, 503)
+        ticket = next(tickets)
+        active.add(ticket)
         try:
             data = await body_of(request, MAX_BODY, "the request")
             try:
@@ -75,21 +84,36 @@ def make_app(playground: Playground):
             drawing = playground.draw(asked)
             # The first part checks the request: what is wrong shows before the stream begins.
             first = await in_worker(next, drawing)
-        except InputError as error:
-            return JSONResponse({"error": str(error)}, 400)
-        ticket = next(waiting)
-        active.add(ticket)
+        except BaseException:
+            active.discard(ticket)
+            raise
 
         async def lines() -> AsyncIterator[str]:
-            try:
-                part = first
-                while part is not None:
-                    yield json.dumps(part) + "\n"
-                    part = await in_worker(next, drawing, None)
-            finally:
-                active.discard(ticket)
+            part = first
+            while part is not None:
+                yield json.dumps(part) + "\n"
+                part = await in_worker(next, drawing, None)
 
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        return Drawing(lines(), lambda: active.discard(ticket))
+
+    class Drawing(StreamingResponse):
+        """A stream that says when it ended, also where its reader went away before it began."""
+
+        def __init__(self, lines: AsyncIterator[str], ended: Callable[[], None]):
+            super().__init__(lines, media_type="application/x-ndjson")
+            self._ended = ended
+
+        async def __call__(self, scope, receive, send) -> None:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                self._ended()
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 400)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "that failed; the terminal says why"}, 500)
 
     return Starlette(
         routes=[
@@ -99,6 +123,7 @@ def make_app(playground: Playground):
             Route("/draw", draw, methods=["POST"]),
         ],
         # A name of somebody else's that points to this machine is no way in.
+        exception_handlers={InputError: refused, Exception: failed},
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
     )
 
@@ -108,7 +133,7 @@ def explore(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
       ModuleNotFoundError: starlette or uvicorn is not installed.
-      OSError: the port is taken.
+      ConfigError: the port can't be had.
     """
     try:
         import starlette  # noqa: F401
@@ -117,20 +142,27 @@ def explore(config: ml_collections.ConfigDict, workdir: str) -> None:
         raise ModuleNotFoundError(
             "the page is served by starlette and uvicorn: pip install 'soda_jax[explore]'"
         ) from error
+    listener = listen(config.explore.port)  # first: what is wrong with it shows at once
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
     with model.parts.config.unlocked():
         model.parts.config.apply.num_images = config.explore.num_images
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     playground = Playground(model, Studio(model, train, test, pathlib.Path(workdir)))
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, config.explore.port))
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"port {config.explore.port} is taken: --config.explore.port=0 finds one",
-            ) from error
+    with listener:
         print(f"http://{HOST}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
         server = uvicorn.Server(uvicorn.Config(make_app(playground), log_level="warning"))
         server.run(sockets=[listener])
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this machine's own address; ConfigError where the port can't be had."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"explore.port = {port}: {error.strerror} (0 finds a free one)"
+        ) from error
+    return listener

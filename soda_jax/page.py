@@ -48,16 +48,19 @@ def heatmap(
     low: float,
     high: float,
     form: str = ".2f",
+    sign: bool = True,
 ) -> str:
     """Numbers as a table, the darker the nearer they are to `high`, which may be below `low`.
 
+    Without `sign`, their size alone makes them dark.
     A number that is not finite leaves its cell empty.
     """
 
     def cell(value: float) -> str:
         if not math.isfinite(value):
             return "<td></td>"
-        share = min(max(0, (value - low) / (high - low)), 1) if high != low else 0
+        shown = value if sign else abs(value)
+        share = min(max(0, (shown - low) / (high - low)), 1) if high != low else 0
         ink = "#fff" if share > 0.6 else "#222"
         style = f"background:rgba(31,119,180,{share:.2f});color:{ink}"
         return f'<td style="{style}">{value:{form}}</td>'

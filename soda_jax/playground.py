@@ -19,7 +19,7 @@ from soda_jax.applications.codes import mix
 from soda_jax.data import images
 from soda_jax.pretrained import Pretrained
 from soda_jax.uses.common import Studio
-from soda_jax.uses.directions import unsupervised
+from soda_jax.uses.directions import of_sections, unsupervised
 
 KEPT = 64  # dropped pictures that are remembered
 CHUNK = 2  # steps of the sampler between two pictures of the stream
@@ -45,9 +45,8 @@ class Playground:
         config = model.parts.config
         self._model, self._sizes = model, studio.sizes
         self._num_steps = config.apply.num_steps
-        self._directions = {
-            name: found for name, found in unsupervised(studio).items() if name != "random"
-        }
+        self._directions = unsupervised(studio) | of_sections(studio)
+        del self._directions["random"]  # to compare with, not to play with
         self._noise = inference.noise_step(model.parts)
         self._watch = {
             guided: inference.watch_step(

@@ -1,11 +1,13 @@
 """The page to play with: over HTTP, and in headless Chromium where there is one."""
 
 import base64
+import concurrent.futures
 import contextlib
 import io
 import json
 import pathlib
 import shutil
+import socket
 import threading
 import time
 import urllib.error
@@ -15,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soda_jax import experiment, pretrained
-from soda_jax.config_schema import load
+from soda_jax import experiment, explore, pretrained
+from soda_jax.config_schema import ConfigError, load
 from soda_jax.playground import Playground
 from soda_jax.uses.common import Studio
 
@@ -36,26 +38,24 @@ def model():
 @pytest.fixture(scope="module")
 def site(model, tmp_path_factory):
     """The address of a running server."""
-    from soda_jax.explore import HOST, make_app
-
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     playground = Playground(model, Studio(model, train, test, tmp_path_factory.mktemp("none")))
     server = uvicorn.Server(
-        uvicorn.Config(make_app(playground), host=HOST, port=0, log_level="warning")
+        uvicorn.Config(explore.make_app(playground), host=explore.HOST, port=0, log_level="warning")
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    yield f"http://{HOST}:{server.servers[0].sockets[0].getsockname()[1]}"
+    yield f"http://{explore.HOST}:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(timeout=10)
 
 
-def ask(site, path, body=None, host=None):
+def ask(site, path, body=None, **headers):
     """(status, the bytes of the answer)."""
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    request = urllib.request.Request(site + path, data, {"Host": host} if host else {})
+    request = urllib.request.Request(site + path, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
@@ -146,7 +146,42 @@ def test_a_bad_upload_gets_a_sentence(site, data):
 def test_what_is_too_large_or_comes_by_another_name_is_refused(site):
     status, body = ask(site, "/upload", bytes(20_000_001))
     assert status == 400 and "larger than 20,000,000 bytes" in json.loads(body)["error"]
-    assert ask(site, "/setup", host="evil.example")[0] == 400
+    assert ask(site, "/setup", Host="evil.example")[0] == 400
+
+
+def test_requests_from_other_sites_are_refused(site):
+    for path, body in (("/draw", {"a": "test0"}), ("/upload", png())):
+        status, answer = ask(site, path, body, Origin="http://evil.example")
+        assert status == 400 and "other sites" in json.loads(answer)["error"]
+        assert ask(site, path, body, Origin=site)[0] == 200
+
+
+def test_many_at_once_take_turns_and_too_many_are_told(site, monkeypatch):
+    alone = {seed: drawn(site, seed=seed) for seed in range(3)}
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda seed: drawn(site, seed=seed), alone))
+    assert together == list(alone.values())
+    monkeypatch.setattr(explore, "MAX_WAITING", 0)
+    status, answer = ask(site, "/draw", {"a": "test0"})
+    assert status == 503 and "wait a moment" in json.loads(answer)["error"]
+
+
+def test_a_reader_that_goes_away_gives_its_turn_back(site, monkeypatch):
+    monkeypatch.setattr(explore, "MAX_WAITING", 1)
+    host, port = site.removeprefix("http://").split(":")
+    body = b'{"a": "test0"}'
+    head = f"POST /draw HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + body)
+    wait_for(lambda: ask(site, "/draw", {"a": "test0"})[0] == 200)
+
+
+def test_a_port_that_is_taken_is_a_config_error():
+    with explore.listen(0) as first:
+        first.listen()
+        with pytest.raises(ConfigError, match=r"explore.port = \d+: .*\(0 finds a free one\)"):
+            explore.listen(first.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ def test_a_heat_map_is_dark_near_high_whichever_end_that_is():
     down = page.heatmap("", ["x", "y", "z"], rows, low=1.0, high=0.0)
     assert shades(down) == [1, 0.5, 0, 1, 0]
     assert shades(page.heatmap("", ["x"], {"a": [3.0]}, low=3.0, high=3.0)) == [0]
+    sized = page.heatmap("", ["x", "y"], {"a": [-1.0, 0.5]}, low=0, high=1, form="+.1f", sign=False)
+    assert shades(sized) == [1, 0.5] and ">-1.0<" in sized
     assert "<td></td>" in up  # of the NaN
 
 

@@ -59,9 +59,9 @@ def modulation_directions(
 
     Closed form: in each section, the right singular vectors of the stacked weights, through which
     the section reaches the blocks that own it, with z in units of its deviations, as its dimensions
-    have no common one [D]. Strength: the change of all scales and shifts for a step of one
-    deviation, as a length. After Shen and Zhou 2021 ("Closed-form factorization of latent semantics
-    in GANs", arXiv 2007.06600, eq. 5).
+    have no common one [D]. Strength: the change of all scales and shifts, as a length, for a
+    step of length one in these units. After Shen and Zhou 2021 ("Closed-form factorization of
+    latent semantics in GANs", arXiv 2007.06600, eq. 5).
 
     Args:
       z: codes [n z] of pictures.
@@ -80,8 +80,6 @@ def modulation_directions(
         if missing := [name for name in names if name not in params]:
             raise ValueError(f"the denoiser has no block {missing[0]!r}")
         kernels = [np.asarray(params[name]["modulation"]["code"]["kernel"]) for name in names]
-        if not kernels:
-            continue  # of a layer without a modulation
         stacked = np.concatenate(kernels, axis=1).astype(np.float64) * scale[columns][:, None]
         axes, lengths, _ = np.linalg.svd(stacked, full_matrices=False)
         for axis, length in zip(axes.T, lengths, strict=True):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from functools import partial
 
 import flax
@@ -86,7 +87,10 @@ def load_prior(path: str | os.PathLike) -> LatentPrior:
             )
     except FileNotFoundError:
         raise
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"{os.fspath(path)} holds no latent prior ({error})") from error
 
 

@@ -84,7 +84,7 @@ def _shown(source: Source, value: int) -> str:
     return source.class_names[value]
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     """Means for all representations, then the attributes one by one."""
     representations = [row["representation"] for row in values["rows"]]
     means = {

@@ -94,7 +94,7 @@ def two_views(
     return found["first"], found["second"]
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     """Facts in a sentence, then curves over t, then the sections."""
     loss, held = values["loss"], values["spectrum"]["dimensions"]
     curves = {name: list(zip(loss["t"], loss[name], strict=True)) for name in ("z", "null")}

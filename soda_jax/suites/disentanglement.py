@@ -85,7 +85,7 @@ def codes_of(
     return {"z": z, **others, "untrained z": untrained, "PCA of raw pixels": of_pixels}
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     names = list(dict.fromkeys(row["representation"] for row in values["rows"]))
     metrics = list(dict.fromkeys(row["metric"] for row in values["rows"]))
     found = {(row["metric"], row["representation"]): row["value"] for row in values["rows"]}

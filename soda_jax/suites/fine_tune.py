@@ -75,7 +75,7 @@ def augment_of(one: Pretrained):
     return augment
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     rows = {row["start"]: [f"{100 * row['accuracy']:.2f}"] for row in values["rows"]}
     epochs = values["rows"][0]["protocol"]["epochs"]
     return [

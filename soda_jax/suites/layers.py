@@ -121,7 +121,7 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
     return layers
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     """The encoder's layers as a line each; the denoiser's as block x t, with z and without."""
     heads = values["heads"]
     accuracies = [100 * head["accuracy"] for head in heads.values()]

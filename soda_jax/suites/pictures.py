@@ -143,7 +143,7 @@ def extractors(model: Pretrained) -> dict[str, Measure]:
     return {OWN: Measure(own, {}), "Inception-v3": Measure(published, protocol)}
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     rows = {
         row["metric"]: [
             f"{row['value']:.4g}",

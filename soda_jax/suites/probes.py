@@ -14,5 +14,5 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     return {"rows": probe.measure(model, train, test, PROBES, labels_per_class)}
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     return accuracies(values["rows"])

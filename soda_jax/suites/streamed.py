@@ -98,6 +98,6 @@ def chunks(features: dict[str, np.ndarray], labels: np.ndarray, size: int):
         yield {name: x[part] for name, x in features.items()}, labels[part]
 
 
-def show(values: dict) -> list[str]:
+def show(values: dict, folder) -> list[str]:
     title = "<h2>Published probes, augmented anew in every epoch</h2>"
     return [title, *report.accuracies(values["rows"])[1:]]

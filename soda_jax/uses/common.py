@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +14,9 @@ from soda_jax.applications.pictures import grid, save_gif
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.evaluation import logistic_regression
 from soda_jax.evaluation.picture_attributes import picture_attributes
+from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.models.bottleneck import section_sizes
 from soda_jax.pretrained import Pretrained
-from soda_jax.probe import some
 
 LEGIBLE_SIZE = 64  # pixels of a picture on the page
 READER_EXAMPLES = 5000  # training pictures that the reader of classes learns from, at most
@@ -35,6 +36,13 @@ class Studio:
     test: Source
     folder: pathlib.Path
 
+    def __post_init__(self):
+        if len(self.test) < 2 or len(self.train) < 20:
+            raise ValueError(
+                f"{self.train.name}: {len(self.train)} training and {len(self.test)} test "
+                "pictures; at least 20 and 2 are needed to show what z is used for"
+            )
+
     @property
     def config(self):
         return self.model.parts.config
@@ -47,8 +55,8 @@ class Studio:
     @functools.cached_property
     def sources(self) -> np.ndarray:
         """The test pictures that are shown, uint8 [n h w c]: of different classes, if possible."""
-        count = min(self.config.apply.num_images, len(self.test))
-        candidates = some(self.test, min(len(self.test), 40 * count), self.config.seed)
+        count = self.config.apply.num_images
+        candidates = self.some_of(self.test, 40 * count)
         if num_classes(self.test) > 1:
             labels = self.test.labels(candidates)
             # The first of each class, then the second of each, ...
@@ -69,8 +77,12 @@ class Studio:
     @functools.cached_property
     def codes(self) -> np.ndarray:
         """Codes of training pictures: what the distribution of z is read from."""
-        chosen = some(self.train, self.config.apply.codes, self.config.seed)
+        chosen = self.some_of(self.train, self.config.apply.codes)
         return self.model.features(lambda rows: self.train.images(chosen[rows]), len(chosen))["z"]
+
+    def some_of(self, source: Source, count: int) -> np.ndarray:
+        """Positions of up to count pictures, at random: in a folder they lie class by class."""
+        return shuffled(np.arange(len(source)), self.config.seed)[:count]
 
     def draw(self, z: np.ndarray, **options) -> np.ndarray:
         """Pictures of codes [... z] by the config's sampler, in config.apply.num_steps."""
@@ -98,7 +110,8 @@ class Studio:
         found = picture_attributes(pictures)
         if self._reader is not None:
             fitted, mean, std = self._reader
-            x = logistic_regression.standardize(self._pooled(pictures), mean, std)
+            x = self._pooled(lambda rows: pictures[rows], len(pictures))
+            x = logistic_regression.standardize(x, mean, std)
             logits = x @ np.asarray(fitted.kernel[0]).T + np.asarray(fitted.bias[0])[None]
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
             for label, share in enumerate((odds / odds.sum(axis=1, keepdims=True)).T):
@@ -114,9 +127,9 @@ class Studio:
         classes = num_classes(self.train)
         if classes < 2:
             return None
-        chosen = some(self.train, READER_EXAMPLES, self.config.seed)
-        pictures = inference.target_pictures(self.model.parts, self.train.images(chosen))
-        x, labels = self._pooled(pictures), self.train.labels(chosen)
+        chosen = self.some_of(self.train, READER_EXAMPLES)
+        labels = self.train.labels(chosen)
+        x = self._pooled(self.targets_of(self.train, chosen), len(chosen))
         mean, std = logistic_regression.standardization(x)
         fitted = logistic_regression.fit(
             jnp.asarray(logistic_regression.standardize(x, mean, std)),
@@ -127,5 +140,9 @@ class Studio:
         )
         return fitted, mean, std
 
-    def _pooled(self, pictures: np.ndarray) -> np.ndarray:
-        return self.model.features(lambda rows: pictures[rows], len(pictures))["pooled"]
+    def targets_of(self, source: Source, chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """rows -> the chosen pictures at the denoiser's size, made when they are asked for."""
+        return lambda rows: inference.target_pictures(self.model.parts, source.images(chosen[rows]))
+
+    def _pooled(self, images_fn: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+        return self.model.features(images_fn, count)["pooled"]

@@ -13,7 +13,6 @@ from soda_jax.applications.directions import (
 )
 from soda_jax.data.sources import num_classes
 from soda_jax.models.denoiser import section_of_block
-from soda_jax.probe import some
 from soda_jax.uses.common import Studio
 
 AMOUNTS = np.linspace(-3, 3, 7)  # deviations, of the pictures
@@ -24,9 +23,8 @@ LABELS = 10  # pictures with and without a class, from which its direction is fo
 
 def run(studio: Studio) -> dict:
     """Principal, closed-form and random directions: traversals, and what changes along each."""
-    config = studio.config
     found = unsupervised(studio)
-    test = studio.test.images(np.arange(min(MEASURED, len(studio.test))))
+    test = studio.test.images(studio.some_of(studio.test, MEASURED))
     z = studio.model.encode(test)
     deviations = {
         name: x.std() for name, x in studio.attributes(studio.draw(z, noise=range(len(z)))).items()
@@ -39,9 +37,11 @@ def run(studio: Studio) -> dict:
         ]
         if method != "random":
             rows = [
-                line(studio, studio.z[0], directions, i) for i in range(config.apply.directions)
+                line(studio, studio.z[0], directions, i) for i in range(len(directions.vectors))
             ]
             pictures[method] = studio.save(f"directions_{method}", rows)
+    rows = [line(studio, studio.z[0], inside, 0) for inside in of_sections(studio).values()]
+    pictures["sections"] = studio.save("directions_sections", rows)
     first = found["principal"]
     steps = np.linspace(-3, 3, 15)
     moved = np.stack(
@@ -60,9 +60,21 @@ def run(studio: Studio) -> dict:
     }
 
 
+def of_sections(studio: Studio) -> dict[str, Directions]:
+    """ "section 0", ... -> the principal directions of that section alone."""
+    count, sizes = studio.config.apply.directions, studio.sizes
+    return {
+        f"section {i}": principal_directions(
+            studio.codes, min(count, size), section=i, section_sizes=sizes
+        )
+        for i, size in enumerate(sizes)
+    }
+
+
 def unsupervised(studio: Studio) -> dict[str, Directions]:
     """method -> the first directions of z that it finds."""
-    parts, count = studio.model.parts, studio.config.apply.directions
+    parts = studio.model.parts
+    count = min(studio.config.apply.directions, studio.config.model.z_size)
     denoiser = parts.model.denoiser
     owners = section_of_block(
         denoiser.multipliers, denoiser.num_blocks, parts.target_view.size, denoiser.resample
@@ -105,11 +117,13 @@ def labelled(studio: Studio) -> dict:
     classes = min(num_classes(studio.train), 10)
     if classes < 2:
         return {}
-    chosen = some(studio.train, 5000, studio.config.seed)
+    chosen = studio.some_of(studio.train, 5000)
     labels = studio.train.labels(chosen)
     z = studio.z[0]
     rows, read = [], {}
     for label in range(classes):
+        if min(np.sum(labels == label), np.sum(labels != label)) < LABELS:
+            continue
         few = np.concatenate([np.flatnonzero((labels == label) == v)[:LABELS] for v in (0, 1)])
         codes = studio.model.encode(studio.train.images(chosen[few]))
         found = label_direction(codes, (labels[few] == label).astype(int), ridge=1.0)
@@ -124,7 +138,7 @@ def labelled(studio: Studio) -> dict:
             for x in (studio.z, moved)
         )
         read[studio.class_name(label)] = [float(before.mean()), float(after.mean())]
-    return {"labelled": studio.save("directions_labelled", rows), "read": read}
+    return {"labelled": studio.save("directions_labelled", rows), "read": read} if rows else {}
 
 
 def show(values: dict, folder) -> list[str]:
@@ -134,17 +148,25 @@ def show(values: dict, folder) -> list[str]:
         "directions are where codes vary most; those of the closed form change the denoiser's "
         "scales and shifts most.</p>",
     ]
+    titles = {"sections": "the first principal direction of each section alone, finest first"}
     for method, picture in values["pictures"].items():
-        parts += [f"<p>{method}:</p>", page.embed(folder / picture)]
+        parts += [f"<p>{titles.get(method, method)}:</p>", page.embed(folder / picture)]
     parts += [
         "<p>The first principal direction, there and back:</p>",
         page.embed(folder / values["animation"]),
         f"<p>What changes from -{values['reach']:g} to {values['reach']:g} deviations, in the "
         f"attribute's deviations among {values['measured']} pictures:</p>",
     ]
+    sizes = {
+        method: np.abs(rows).mean(axis=0).tolist() + [float(np.abs(rows).mean())]
+        for method, rows in values["changes"].items()
+    }
+    columns = [*values["attributes"], "all"]
+    parts += [page.heatmap("mean size", columns, sizes, low=0.0, high=2.0)]
     for method, rows in values["changes"].items():
         named = {f"{method} {index}": row for index, row in enumerate(rows)}
-        parts.append(page.heatmap("", values["attributes"], named, low=-2.0, high=2.0, form="+.1f"))
+        options = {"low": 0.0, "high": 2.0, "form": "+.1f", "sign": False}
+        parts.append(page.heatmap("", values["attributes"], named, **options))
     if "labelled" in values:
         rows = {name: [f"{x:.2f}" for x in pair] for name, pair in values["read"].items()}
         parts += [

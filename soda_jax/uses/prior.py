@@ -16,11 +16,11 @@ def run(studio: Studio) -> dict:
     model, config = studio.model, studio.config
     prior = fit_prior(studio.codes, num_steps=config.apply.prior_steps, seed=config.seed)
     prior.save(studio.folder / "latent_prior.npz")
-    count = min(COMPARED, len(studio.test))
+    count = min(COMPARED, len(studio.test), len(studio.train))
     codes = prior.sample(count, seed=config.seed)
-    images = studio.test.images(np.arange(count))
+    images = studio.test.images(studio.some_of(studio.test, count))
     real = inference.target_pictures(model.parts, images)
-    trained_on = inference.target_pictures(model.parts, studio.train.images(np.arange(count)))
+    trained_on = studio.targets_of(studio.train, studio.some_of(studio.train, count))(slice(None))
     drawn = studio.draw(codes)
     mean, std = studio.codes.mean(axis=0), studio.codes.std(axis=0)
     gaussian = np.random.default_rng(config.seed).normal(size=codes.shape) * std[None] + mean[None]
