@@ -97,13 +97,19 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
     return jax.jit(decode_uint8, out_shardings=sharding.replicated(experiment.mesh))
 
 
-def invert_step(experiment: Experiment, num_steps: int) -> Callable[..., Array]:
+def invert_step(experiment: Experiment, *, num_steps: int, spacing: str) -> Callable[..., Array]:
     """(variables, z [b z], images uint8 [b h w c]) -> x_T [b h w c] of the pictures as targets."""
 
     def invert_uint8(variables: PyTree, z: Array, images: Array) -> Array:
         x_0 = plain(images, experiment.target_view)
         return invert_pictures(
-            experiment.model, experiment.process, variables, z, x_0, num_steps=num_steps
+            experiment.model,
+            experiment.process,
+            variables,
+            z,
+            x_0,
+            num_steps=num_steps,
+            spacing=spacing,
         )
 
     return jax.jit(invert_uint8, out_shardings=sharding.replicated(experiment.mesh))
@@ -126,6 +132,7 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
             count=count,
             num_steps=num_steps,
             clip=guided,
+            spacing="t" if guided else "log_snr",
         )
         return x_t, to_uint8(x_0)
 

@@ -13,8 +13,9 @@ from soda_jax.experiment import Experiment
 from soda_jax.training.checkpoint import Checkpointer
 from soda_jax.training.sharding import split_batch
 
-# What DDIM inversion inverts, and so what is sampled from its x_T.
-INVERTIBLE = {"sampler": "ddim", "spacing": "t", "eta": 0.0, "guidance_scale": 0.0}
+# What DDIM inversion inverts, and so what is sampled from its x_T. In equal steps of log-SNR: the
+# inverted schedule's first step in t alone would multiply an error in epsilon by 20.
+INVERTIBLE = {"sampler": "ddim", "spacing": "log_snr", "eta": 0.0, "guidance_scale": 0.0}
 
 
 @dataclasses.dataclass
@@ -125,7 +126,9 @@ class Pretrained:
                 f"codes must be [{len(images)} {self.parts.config.model.z_size}], one for each "
                 f"picture, not {list(z.shape)}"
             )
-        invert = self._step(inference.invert_step, num_steps=num_steps)
+        invert = self._step(
+            inference.invert_step, num_steps=num_steps, spacing=INVERTIBLE["spacing"]
+        )
         return self._in_batches(
             lambda rows: invert(self.variables, self._split(z[rows]), self._split(images[rows])),
             len(z),

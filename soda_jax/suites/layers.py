@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from soda_jax import page, rngs
 from soda_jax.array_types import Array
@@ -42,7 +43,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     """
     parts, config = model.parts, model.parts.config
     chosen = some(train, config.evaluate.layer_examples, config.seed)
-    all_test = some(test, config.evaluate.layer_examples, config.seed)
+    read = some(test, config.evaluate.layer_examples, config.seed)
     layers_fn = make_layers_fn(model)
     of_train, of_test = (
         extract(
@@ -51,9 +52,9 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
             len(rows),
             **model.in_batches(),
         )
-        for source, rows in ((train, chosen), (test, all_test))
+        for source, rows in ((train, chosen), (test, read))
     )
-    labels, test_labels = train.labels(chosen), test.labels(all_test)
+    labels, test_labels = train.labels(chosen), test.labels(read)
     fit_on, held_out = stratified_split(labels, config.probe.validation_fraction, config.seed)
 
     size = min(PROTOCOL.batch_size, len(fit_on))
@@ -65,7 +66,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
 
     results = stream_probe(
         lambda epoch: batches(of_train, labels, shuffled(fit_on, config.seed, epoch)),
-        lambda: batches(of_test, test_labels, all_test),
+        lambda: batches(of_test, test_labels, np.arange(len(read))),
         validation_batches_fn=lambda: batches(of_train, labels, held_out),
         num_classes=num_classes(train),
         protocol=PROTOCOL,
