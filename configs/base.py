@@ -150,6 +150,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.labels_per_class = (1, 2, 5, 10, 50)  # few-label probes
     config.evaluate.layer_ts = (0.1, 0.4, 0.7)  # at which the denoiser's blocks are read [D]
     config.evaluate.layer_examples = 10_000  # pictures of each split that the layers' heads see
+    config.evaluate.loss_images = 256  # denoised at ten t, with each part of z taken away
     config.evaluate.num_images = 1024  # reconstructed for the measures of pictures
     config.evaluate.streamed = ("soda",)  # soda: FutureXiang/soda's probe [R] | mae: MAE's [P]
     config.evaluate.fine_tune_epochs = 10  # [D]

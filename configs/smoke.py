@@ -53,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.labels_per_class = (2,)
     config.evaluate.layer_ts = (0.5,)
     config.evaluate.layer_examples = 200
+    config.evaluate.loss_images = 16
     config.evaluate.num_images = 64
     config.apply.num_images = 3
     config.apply.num_steps = 2

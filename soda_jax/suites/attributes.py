@@ -8,7 +8,7 @@ from soda_jax.evaluation.attribute_probe import attribute_probe
 from soda_jax.pretrained import Pretrained
 
 MOST_VALUES = 10  # of a factor: beyond, its values are a scale, and no attributes [D]
-FEWEST = 20  # training pictures with an attribute, and without it [D]
+FEWEST = 10  # training pictures with an attribute, and without it [D]
 SHOWN = 40
 
 

@@ -26,7 +26,7 @@ from soda_jax.pretrained import Pretrained
 from soda_jax.suites.noise import keys_of
 
 CODES = 10_000  # pictures of the test split that are encoded, at most
-LOSS_BATCHES, LOSS_BATCH = 4, 64  # pictures of the test split that are denoised at every t
+LOSS_BATCH = 64  # pictures that are denoised at a time
 TIMES = tuple(i / 10 for i in range(1, 11))
 
 
@@ -43,10 +43,11 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     z = model.features(images_fn, count)["z"]
     sizes = section_sizes(parts.config.model.z_size, parts.num_sections)
     first, second = two_views(model, images_fn, count)
-    batch = min(LOSS_BATCH, count)
+    denoised = min(parts.config.evaluate.loss_images, count)
+    batch = min(LOSS_BATCH, denoised)
     images = [
         images_fn(np.arange(start, start + batch))
-        for start in range(0, min(LOSS_BATCHES * batch, count - batch + 1), batch)
+        for start in range(0, denoised - batch + 1, batch)
     ]
     return {
         "codes": count,

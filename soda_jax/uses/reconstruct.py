@@ -7,6 +7,7 @@ from soda_jax.evaluation.image_metrics import psnr, ssim
 from soda_jax.uses.common import Studio
 
 SEEDS = 3
+INVERSION_STEPS = 50
 SSIM_WINDOW = 11
 
 
@@ -14,16 +15,15 @@ def run(studio: Studio) -> dict:
     """One z, several seeds; one z and the inverted x_T; another z with that x_T."""
     model, targets, z = studio.model, studio.targets, studio.z
     seeds = [studio.draw(z, seed=seed) for seed in range(SEEDS)]
-    num_steps = studio.config.sample.num_steps
-    x_T = model.invert(studio.sources, z, num_steps=num_steps)
-    inverted = model.decode(z, x_T=x_T, num_steps=num_steps)
-    swapped = model.decode(np.roll(z, 1, axis=0), x_T=x_T, num_steps=num_steps)
+    x_T = model.invert(studio.sources, z, num_steps=INVERSION_STEPS)
+    inverted = model.decode(z, x_T=x_T, num_steps=INVERSION_STEPS)
+    swapped = model.decode(np.roll(z, 1, axis=0), x_T=x_T, num_steps=INVERSION_STEPS)
     rows = [studio.sources, targets, *seeds, inverted, swapped]
     return {
         "picture": studio.save("reconstruct", rows),
         "from noise": _scores(targets, seeds),
         "from the inverted x_T": _scores(targets, [inverted]),
-        "inversion_steps": num_steps,
+        "inversion_steps": INVERSION_STEPS,
         "x_T mean": float(x_T.mean()),
         "x_T std": float(x_T.std()),
     }
