@@ -182,6 +182,7 @@ def _fit(
     """
     n, d = x.shape
     axes, variances = logistic_regression.principal_axes(x)
+    x = jnp.dot(x, axes.T, precision=_PRECISION)
     base_rates = jnp.mean(y, axis=0)
     curvature = base_rates * (1 - base_rates)
 
@@ -192,7 +193,7 @@ def _fit(
         scales = jax.lax.rsqrt(variances[None] * curvature[:, None] + l2[:, None])
 
         def params_of(coordinates):
-            kernel = jnp.dot(coordinates[0] * scales, axes, precision=_PRECISION)
+            kernel = coordinates[0] * scales
             bias = jnp.log(base_rates / (1 - base_rates)) + coordinates[1] / jnp.sqrt(curvature)
             return kernel, bias
 
@@ -210,7 +211,9 @@ def _fit(
             max_iterations=max_iterations,
             tolerance=tolerance,
         )
-        return logistic_regression.Fit(*params_of(coordinates), iterations, of_gradient)
+        kernel, bias = params_of(coordinates)
+        kernel = jnp.dot(kernel, axes, precision=_PRECISION)
+        return logistic_regression.Fit(kernel, bias, iterations, of_gradient)
 
     return jax.lax.map(fit_one, l2_values)
 

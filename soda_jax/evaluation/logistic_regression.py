@@ -92,16 +92,15 @@ def fit(
     """
     weights = weights / jnp.sum(weights)
     axes, variances = principal_axes(x)
+    # In these axes a kernel is its coordinates, scaled; and few examples have few axes.
+    x = jnp.dot(x, axes.T, precision=_PRECISION)
 
     def fit_one(l2):
         # Softmax at zero: the Hessian is covariance / num_classes + l2, on all but one direction.
-        basis = axes / jnp.sqrt(variances / num_classes + l2)[:, None]
-
-        def kernel_of(coordinates):
-            return jnp.dot(coordinates, basis, precision=_PRECISION)
+        scales = jax.lax.rsqrt(variances / num_classes + l2)
 
         def objective(params):
-            kernel = kernel_of(params[0])
+            kernel = params[0] * scales[None]
             logits = _logits(x, kernel, params[1])
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.vdot(weights, losses) + 0.5 * l2 * jnp.sum(jnp.square(kernel))
@@ -110,7 +109,8 @@ def fit(
         params, iterations, norm = minimize(
             objective, start, _norm, max_iterations=max_iterations, tolerance=tolerance
         )
-        return Fit(kernel_of(params[0]), params[1], iterations, norm)
+        kernel = jnp.dot(params[0] * scales[None], axes, precision=_PRECISION)
+        return Fit(kernel, params[1], iterations, norm)
 
     side_by_side = min(len(l2_values), max(1, _LOGITS // (len(x) * num_classes)))
     return jax.lax.map(fit_one, l2_values, batch_size=side_by_side)
