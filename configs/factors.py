@@ -52,10 +52,10 @@ def get_config(preset: str = "soda") -> ml_collections.ConfigDict:
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
-    config.train.num_steps = 1000
-    config.train.checkpoint_every = 500
-    config.train.diagnose_every = 250
-    config.train.sample_every = 500
+    config.train.num_steps = 600
+    config.train.checkpoint_every = 300
+    config.train.diagnose_every = 300
+    config.train.sample_every = 600
     config.sample.num_steps = 50
 
     presets = {"soda": soda, "autoencoder": autoencoder}
