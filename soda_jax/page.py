@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222 }}
-body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd }}
+th, td {{ padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }}
+th, td {{ font-size: .93rem; white-space: nowrap }}
 th:first-child, td:first-child {{ text-align: left }}
 img {{ max-width: 100%; image-rendering: pixelated; display: block; margin: .5rem 0 }}
 .note {{ color: #666; font-size: .9rem }}
@@ -37,7 +38,7 @@ def table(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]
         f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells)
         for name, cells in rows.items()
     ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def heatmap(
@@ -70,7 +71,7 @@ def heatmap(
         f"<tr><td>{html.escape(name)}</td>" + "".join(map(cell, values)) + "</tr>"
         for name, values in rows.items()
     ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def details(summary: str, text: str) -> str:
@@ -114,12 +115,12 @@ def chart(
             x, value = {"high": max, "low": min}[best](points, key=lambda point: point[1])
             cx, cy = place(x, value).split(",")
             parts.append(f'<circle cx="{cx}" cy="{cy}" r="3.5" fill="{color}"/>')
-            legend += f", best {value:.4g} at {x:,}"
+            legend += f", best {value:.4g} at {x:,.6g}"
         parts.append(f'<text x="{width + 5}" y="{20 + 16 * i}" fill="{color}">{legend}</text>')
     parts += [
         f'<text x="0" y="{height - 25}">{low:.3g}</text><text x="0" y="15">{high:.3g}</text>',
-        f'<text x="60" y="{height - 5}">{unit} {left:,}</text>',
-        f'<text x="{width - 10}" y="{height - 5}" text-anchor="end">{right:,}</text></svg>',
+        f'<text x="60" y="{height - 5}">{unit} {left:,.6g}</text>',
+        f'<text x="{width - 10}" y="{height - 5}" text-anchor="end">{right:,.6g}</text></svg>',
     ]
     return "".join(parts)
 

@@ -76,7 +76,7 @@ def loss_over_t(
         raise ValueError("there is no batch to take the loss of")
     (own, shuffled), masked = jax.tree.map(lambda sums: np.asarray(sums) / count, total)
     return {
-        "t": ts.tolist(),
+        "t": [round(float(t), 6) for t in ts],
         "z": own.tolist(),
         "shuffled": shuffled.tolist(),
         "null": masked[:, -1].tolist(),
