@@ -206,4 +206,4 @@ def _factor_keys(features: Any, label_key: str | None, tfds: Any) -> tuple[tuple
             paths += [(key, name) for name, inner in feature.items() if tells(inner)]
         elif key != label_key and tells(feature):
             paths.append((key,))
-    return tuple(paths)
+    return tuple(sorted(paths))  # TFDS keeps them in a map, whose order changes

@@ -64,9 +64,9 @@ def test_reads_what_was_prepared(data_dir, monkeypatch):
     found = [written.pop(x.tobytes()) for x in test.images(indices)]
     np.testing.assert_array_equal(test.labels(indices), np.array(found) % 2)
     assert not written and test.labels(indices).dtype == np.int32
-    assert test.factor_names == ("shape", "Smiling")
+    assert test.factor_names == ("Smiling", "shape")
     numbers = np.array(found)
-    expected = np.stack([numbers % 3, numbers % 5 == 0], axis=1)
+    expected = np.stack([numbers % 5 == 0, numbers % 3], axis=1)
     np.testing.assert_array_equal(test.factors(indices), expected)
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     half = opened("tiny_pictures:1.2.0", "train[:50%]", "", image_size=4, channels=1)
