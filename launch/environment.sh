@@ -27,6 +27,18 @@ find_python() {
   stop "no Python 3.11 or newer was found; install one, or name it: PYTHON=/path/to/python $0"
 }
 
+# XLA's faster convolutions are the slower ones on processors without AVX-512 (results/cifar10.md).
+# Says which flag helps here, where this jaxlib knows it and nobody has set any.
+xla_flags() {
+  local python=$1 flag=--xla_cpu_experimental_ynn_fusion_type=
+  if [[ -n "${XLA_FLAGS:-}" ]] || ! grep -q '^flags' /proc/cpuinfo 2>/dev/null ||
+    grep -qw avx512f /proc/cpuinfo; then
+    printf '%s' "${XLA_FLAGS:-}"
+  elif XLA_FLAGS=$flag JAX_PLATFORMS=cpu "$python" -c 'import jax; jax.devices()' >/dev/null 2>&1; then
+    printf '%s' "$flag"
+  fi
+}
+
 # make_environment DIR WHAT installs WHAT, such as '.[test]', into DIR, and prints its Python.
 # It is made anew when setup.py or the Python changes.
 make_environment() {

@@ -11,6 +11,8 @@ source launch/environment.sh
 
 python=$(make_environment .venv .)
 workdir=${WORKDIR:-runs/digits}
+XLA_FLAGS=$(xla_flags "$python")
+export XLA_FLAGS
 "$python" -m soda_jax pretrain --config=configs/digits.py --workdir="$workdir" "$@"
 "$python" -m soda_jax probe --workdir="$workdir"
 "$python" -m soda_jax sample --workdir="$workdir"
