@@ -42,11 +42,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.ema_decay = 0.998
 
     config.train.batch_size = 64
-    config.train.num_steps = 600
-    config.train.checkpoint_every = 200
-    config.train.diagnose_every = 200
-    config.train.probe_every = 200
-    config.train.frechet_images = 320
-    config.train.sample_every = 300
+    config.train.num_steps = 450
+    config.train.checkpoint_every = 150
+    config.train.diagnose_every = 150
+    config.train.probe_every = 150
+    config.train.frechet_images = 160
+    config.train.sample_every = 450
     config.sample.num_steps = 50
     return config
