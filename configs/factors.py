@@ -10,8 +10,8 @@ Command:   python -m soda_jax pretrain --config=configs/factors.py --workdir=run
            python -m soda_jax evaluate --workdir=runs/sprites \\
                --config.evaluate.compare="('runs/sprites_autoencoder',)"
 Hardware:  two CPU cores
-Time:      see results/factors.md
-Reaches:   see results/factors.md
+Time:      7.5 minutes of training on one core (600 steps, 84 pictures a second)
+Reaches:   results/factors.md
 """
 
 import ml_collections
