@@ -13,6 +13,7 @@ TEST = [
     *EXPLORE,
     "selenium>=4.20",  # drives Chromium, where there is one
     "pytest>=8.0",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "scikit-image>=0.25",
     "tensorboardX>=2.6.4",

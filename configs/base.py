@@ -13,9 +13,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # the root of every random draw: initial weights, order, views, noise
 
     config.data = ml_collections.ConfigDict()
-    config.data.source = "digits"  # digits | tfds | folder | arrays | cifar10 | cifar100
+    # digits | tfds | folder | arrays | cifar10 | cifar100, and with cameras: scenes | nmr | srn |
+    # transforms | posed_arrays
+    config.data.source = "digits"
     config.data.name = ""  # tfds: the data set's name, such as "cifar10"
-    config.data.path = ""  # folder, arrays, cifar: where the pictures are; tfds: its data_dir
+    config.data.path = ""  # where the pictures are; not for digits and scenes; tfds: its data_dir
     config.data.train_split = "train"
     config.data.test_split = "test"
     config.data.image_size = 32  # pictures are decoded and resized to this square on the host
@@ -31,6 +33,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.views.target = (
         view()
     )  # augment it for probing; set the probabilities to 0 to reconstruct [D]
+
+    # What the networks are told of cameras: for each pixel its ray, encoded [P].
+    config.cameras = ml_collections.ConfigDict()
+    # none | ray: origin and direction [D] | plucker: direction and moment | sphere: where the ray
+    # meets the unit sphere
+    config.cameras.encoding = "none"
+    config.cameras.channels = 54  # of the encoding: 6 values, and their sinusoids; 512 [P]
+    config.cameras.max_octave = 4.0  # highest frequency over the lowest, as a power of two [D]
+    config.cameras.relative = True  # rays as the first source sees them; False: in the world [D]
+    config.cameras.rgb_features = 32  # channels of the linear map of the colours beside them [D]
+    config.cameras.max_sources = 3  # 1 to this many views of an object make its code [D]
+    config.cameras.field_of_view = 60.0  # degrees, of pictures that come without a camera
 
     config.model = ml_collections.ConfigDict()
     config.model.dtype = (
@@ -55,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser.num_blocks = 2  # residual blocks a level, on the way down [R]
     config.model.denoiser.attention_levels = (1,)  # levels with self-attention; 0 is the finest [R]
     config.model.denoiser.mid_attention = True  # self-attention in the middle [D]
+    config.model.denoiser.cross_attention_levels = ()  # levels that attend to z's sections [P], [D]
     config.model.denoiser.head_size = 64  # channels of an attention head [D]
     config.model.denoiser.dropout = 0.1  # [R]
     config.model.denoiser.resample = (
@@ -171,7 +186,34 @@ def get_config() -> ml_collections.ConfigDict:
     config.explore = ml_collections.ConfigDict()  # draws in config.apply.num_steps
     config.explore.port = 7860  # of the page, on 127.0.0.1; 0 for any that is free
     config.explore.num_images = 24  # test pictures that it offers
+
+    config.novel_views = ml_collections.ConfigDict()  # the sampler is config.sample's
+    config.novel_views.num_objects = 128  # of the test split
+    config.novel_views.targets = 4  # views of each object that are drawn, from 1, 2, ... sources
+    config.novel_views.num_shown = 6  # objects of the picture, and of the orbits
+    config.novel_views.orbit_frames = 24  # cameras of an orbit
+    config.novel_views.compare = ()  # workdirs of other models, such as a plain decoder's
     return config
+
+
+def small(config: ml_collections.ConfigDict) -> None:
+    """What trains within the hour on two CPU cores: small networks, a high rate; all ours [D]."""
+    config.model.encoder.variant = "resnet10"
+    config.model.encoder.width_multiplier = 1 / 4
+    config.model.denoiser.width = 32
+    config.model.denoiser.multipliers = (1, 2, 2)
+    config.model.denoiser.num_blocks = 1
+    config.model.denoiser.attention_levels = ()
+    config.model.denoiser.head_size = 32
+    config.model.denoiser.dropout = 0.0
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.encoder_learning_rate = 2e-3
+    config.optimizer.warmup_steps = 100
+    config.optimizer.decay = "cosine"
+    config.optimizer.ema_decay = 0.998
+
+    config.train.batch_size = 64
 
 
 def view() -> ml_collections.ConfigDict:

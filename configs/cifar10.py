@@ -47,29 +47,16 @@ def full(config: ml_collections.ConfigDict) -> None:
 
 def cpu(config: ml_collections.ConfigDict) -> None:
     """Small networks, and a target of half the resolution; everything here is ours [D]."""
+    base.small(config)
     for view in (config.views.source, config.views.target):
         view.crop_prob = 1.0
         view.crop_scale = (0.3, 1.0)
     config.views.target.size = 16
 
     config.model.z_size = 256  # as many as the pooled features: the probe of z loses nothing
-    config.model.encoder.variant = "resnet10"
     config.model.encoder.width_multiplier = 0.5
     config.model.bottleneck.section_drop_rate = 0.0
-    config.model.denoiser.width = 32
-    config.model.denoiser.multipliers = (1, 2, 2)
-    config.model.denoiser.num_blocks = 1
-    config.model.denoiser.attention_levels = ()
-    config.model.denoiser.head_size = 32
-    config.model.denoiser.dropout = 0.0
 
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.encoder_learning_rate = 2e-3
-    config.optimizer.warmup_steps = 100
-    config.optimizer.decay = "cosine"
-    config.optimizer.ema_decay = 0.998
-
-    config.train.batch_size = 64
     config.train.num_steps = 4400
     config.train.log_every = 50
     config.train.checkpoint_every = 500

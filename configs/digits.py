@@ -24,24 +24,10 @@ def get_config() -> ml_collections.ConfigDict:
         view.crop_scale = (0.5, 1.0)
         view.flip_prob = 0.0  # digits have a left and a right
 
+    base.small(config)
     config.model.z_size = 64
-    config.model.encoder.variant = "resnet10"
-    config.model.encoder.width_multiplier = 1 / 4
-    config.model.denoiser.width = 32
     config.model.denoiser.multipliers = (1, 2)
-    config.model.denoiser.num_blocks = 1
-    config.model.denoiser.attention_levels = ()
-    config.model.denoiser.head_size = 32
-    config.model.denoiser.dropout = 0.0
-
     config.diffusion.prediction = "x_0"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.encoder_learning_rate = 2e-3
-    config.optimizer.warmup_steps = 100
-    config.optimizer.decay = "cosine"
-    config.optimizer.ema_decay = 0.998
-
-    config.train.batch_size = 64
     config.train.num_steps = 450
     config.train.checkpoint_every = 150
     config.train.diagnose_every = 150

@@ -34,24 +34,10 @@ def get_config(preset: str = "soda") -> ml_collections.ConfigDict:
     config.views.source.noise = 0.0
     config.views.target.size = 16
 
+    base.small(config)
     config.model.z_size = 28  # seven sections of four
-    config.model.encoder.variant = "resnet10"
-    config.model.encoder.width_multiplier = 1 / 4
     config.model.encoder.stem = "patch"
-    config.model.denoiser.width = 32
-    config.model.denoiser.multipliers = (1, 2, 2)
-    config.model.denoiser.num_blocks = 1
-    config.model.denoiser.attention_levels = ()
-    config.model.denoiser.head_size = 32
-    config.model.denoiser.dropout = 0.0
 
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.encoder_learning_rate = 2e-3
-    config.optimizer.warmup_steps = 100
-    config.optimizer.decay = "cosine"
-    config.optimizer.ema_decay = 0.998
-
-    config.train.batch_size = 64
     config.train.num_steps = 600
     config.train.checkpoint_every = 300
     config.train.diagnose_every = 300

@@ -4,6 +4,7 @@
 #   bash launch/test.sh                           everything but the slow tests
 #   bash launch/test.sh -m slow                   the slow ones; all words go on to pytest
 #   PYTHON=/usr/bin/python3.12 bash launch/test.sh
+#   WORKERS=0 bash launch/test.sh                 one after another, in one process
 #
 # The page of `explore` is driven in headless Chromium where there is one; on Debian and Ubuntu:
 # apt install chromium chromium-driver
@@ -15,4 +16,5 @@ source launch/environment.sh
 python=$(make_environment .venv-test '.[test]')
 "$python" -m ruff check --quiet . || stop "ruff found something to mend, above"
 "$python" -m ruff format --quiet --check . || stop "ruff format . has something to lay out anew"
-exec "$python" -m pytest -q "$@"
+# Two at a time, each file in one process: what a file compiles, its tests share.
+exec "$python" -m pytest -q -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"

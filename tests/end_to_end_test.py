@@ -13,7 +13,7 @@ import pytest
 
 import soda_jax
 from soda_jax import experiment
-from soda_jax.config_schema import ConfigError, load
+from soda_jax.config_schema import ConfigError, load, to_json
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
 from soda_jax.training.checkpoint import Checkpointer
@@ -41,6 +41,22 @@ def compilation_cache(tmp_path_factory):
     yield folder
     jax.config.update("jax_compilation_cache_dir", saved[0])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", saved[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_experiments():
+    """Equal configs get the same parts, whose steps are traced once; subprocesses trace anew."""
+    build, built = experiment.build, {}
+
+    def build_once(config):
+        key = to_json(config)
+        if key not in built:
+            built[key] = build(config)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build", build_once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +159,7 @@ def run_worker(workdir, cache, *words, devices, overrides=()):
     environment = dict(os.environ)
     environment |= {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0",
+        "--xla_backend_optimization_level=1",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "PYTHONPATH": str(ROOT),

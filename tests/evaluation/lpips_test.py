@@ -128,7 +128,7 @@ def test_it_is_a_distance_that_grows_with_noise(tmp_path):
     there = np.asarray(distance(loaded.params, x, y))
     assert there.shape == (3,) and 0 < there[0] < there[1] < there[2]
     np.testing.assert_allclose(distance(loaded.params, y, x), there, rtol=1e-4)
-    np.testing.assert_array_equal(distance(loaded.params, x, x), 0)
+    np.testing.assert_allclose(distance(loaded.params, x, x), 0, atol=1e-12)
     protocol = loaded.protocol
     assert json.loads(json.dumps(protocol)) == protocol
     assert (protocol["network"], protocol["heads"]["file"]) == ("alex", "heads.safetensors")
