@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "reconstruct pictures from their codes",
     "evaluate": "run suites of measures on a trained model, and show them on one page",
     "apply": "put z to use: reconstruct, interpolate, mix, find directions, draw from nothing",
+    "novel_views": "draw objects from other cameras, and measure it",
     "explore": "serve a page, on this machine, to play with the codes of a trained model",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
@@ -87,6 +88,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         from soda_jax.apply import apply
 
         apply(config, workdir, uses)
+    elif command == "novel_views":
+        workdir = existing_workdir(workdir)
+        from soda_jax.novel_views import novel_views
+
+        novel_views(config, workdir)
     elif command == "explore":
         workdir = existing_workdir(workdir)
         from soda_jax.explore import explore

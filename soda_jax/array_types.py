@@ -16,17 +16,31 @@ PyTree = Any
 DenoiseFn = Callable[[Array, Array], Array]
 
 
+class Poses(NamedTuple):
+    """Where the pictures of a batch were taken from.
+
+    Attributes:
+      source_rays: [b k h w r], an encoding of the ray of each pixel of the k sources.
+      target_rays: [b h w r], of the target's.
+      source_mask: [b k], False for sources that are to be left out.
+    """
+
+    source_rays: Array
+    target_rays: Array
+    source_mask: Array
+
+
 class Batch(NamedTuple):
     """Pairs of views, and what is known of them.
 
     Attributes:
-      source: [b h w c] float, what the encoder sees.
+      source: [b h w c] float, what the encoder sees; [b k h w c] where there are poses.
       target: [b h w c] float in [-1, 1], what is noised and denoised.
       label: [b] int, or None. Always None in pretraining.
-      poses: cameras of source and target, or None.
+      poses: cameras of sources and target, or None.
     """
 
     source: Array
     target: Array
     label: Array | None = None
-    poses: PyTree | None = None
+    poses: Poses | None = None

@@ -155,7 +155,8 @@ BATCH = whole(1, 2**20)
 SHARE = real(0, 1)
 RATE = real(0, 1, open_high=True)  # a share that leaves something over
 WEIGHTS = one_of("ema", "raw")
-SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100")
+POSED_SOURCES = ("scenes", "nmr", "srn", "transforms", "posed_arrays")
+SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100", *POSED_SOURCES)
 RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 FEATURES = one_of("z", "pooled")
 PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
@@ -198,6 +199,13 @@ FIELDS = {
     "data.prefetch": whole(1, 1024),
     **{f"views.source.{key}": kind for key, kind in VIEW_FIELDS.items()},
     **{f"views.target.{key}": kind for key, kind in VIEW_FIELDS.items()},
+    "cameras.encoding": one_of("none", "ray", "plucker", "sphere"),
+    "cameras.channels": whole(6, 4096),
+    "cameras.max_octave": real(0, 16),
+    "cameras.relative": Flag(),
+    "cameras.rgb_features": whole(1, 4096),
+    "cameras.max_sources": whole(1, 64),
+    "cameras.field_of_view": real(1, 170),
     "model.dtype": one_of("float32", "bfloat16"),
     "model.z_size": whole(1, 2**16),
     "model.encoder.variant": RESNETS,
@@ -211,6 +219,7 @@ FIELDS = {
     "model.denoiser.num_blocks": whole(1, 32),
     "model.denoiser.attention_levels": Several(whole(0, 7), 0, 8, distinct=True),
     "model.denoiser.mid_attention": Flag(),
+    "model.denoiser.cross_attention_levels": Several(whole(0, 7), 0, 8, distinct=True),
     "model.denoiser.head_size": whole(1, 2**13),
     "model.denoiser.dropout": RATE,
     "model.denoiser.resample": one_of("strided", "residual"),
@@ -286,6 +295,11 @@ FIELDS = {
     "apply.prior_steps": POSITIVE,
     "explore.port": whole(0, 65535),
     "explore.num_images": whole(2, 64),
+    "novel_views.num_objects": whole(2, 10**6),
+    "novel_views.targets": whole(1, 1000),
+    "novel_views.num_shown": whole(1, 64),
+    "novel_views.orbit_frames": whole(2, 1000),
+    "novel_views.compare": Several(Text(), 0, 16, distinct=True),
 }
 
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
@@ -312,4 +326,17 @@ LATER_FIELDS = {
     "apply.prior_steps": 3000,
     "explore.port": 7860,
     "explore.num_images": 24,
+    "cameras.encoding": "none",
+    "cameras.channels": 54,
+    "cameras.max_octave": 4.0,
+    "cameras.relative": True,
+    "cameras.rgb_features": 32,
+    "cameras.max_sources": 3,
+    "cameras.field_of_view": 60.0,
+    "model.denoiser.cross_attention_levels": (),
+    "novel_views.num_objects": 128,
+    "novel_views.targets": 4,
+    "novel_views.num_shown": 6,
+    "novel_views.orbit_frames": 24,
+    "novel_views.compare": (),
 }

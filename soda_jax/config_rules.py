@@ -6,6 +6,8 @@ They read a flat dict, {"train.batch_size": 256, ...}, whose values config_field
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from soda_jax.config_fields import POSED_SOURCES
+
 Values = Mapping[str, Any]
 
 
@@ -19,7 +21,10 @@ class Broken(NamedTuple):
 
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
-    rules = (_data, _colours, _crops, _accumulate, _target_size, _attention, _sections, _mesh, _eta)
+    rules = (
+        _data, _colours, _crops, _cameras, _accumulate, _target_size, _attention, _sections, _mesh,
+        _eta,
+    )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
         + (f" (nearest: {broken.nearest})" if broken.nearest else "")
@@ -49,8 +54,10 @@ def _data(values: Values) -> Iterator[Broken]:
     source = values["data.source"]
     if source == "tfds" and not values["data.name"]:
         yield Broken("data.name", "data.source = 'tfds' needs a data set's name, such as 'cifar10'")
-    if source in ("folder", "arrays", "cifar10", "cifar100") and not values["data.path"]:
+    if source not in ("digits", "tfds", "scenes") and not values["data.path"]:
         yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures")
+    if source == "scenes" and values["data.channels"] != 3:
+        yield Broken("data.channels", "3 for data.source = 'scenes', which are in colour", "3")
 
 
 def _colours(values: Values) -> Iterator[Broken]:
@@ -84,6 +91,20 @@ def _crops(values: Values) -> Iterator[Broken]:
                 yield Broken(key, "the smaller one first", str((high, low)))
 
 
+def _cameras(values: Values) -> Iterator[Broken]:
+    encoding, source = values["cameras.encoding"], values["data.source"]
+    if encoding == "none":
+        return
+    if source not in POSED_SOURCES:
+        allowed = f"'none' for data.source = {source!r}; {', '.join(POSED_SOURCES)} have cameras"
+        yield Broken("cameras.encoding", allowed, "'none'")
+    for view in ("views.source", "views.target"):
+        for key in ("crop_prob", "flip_prob", "randaugment_prob"):
+            if values[f"{view}.{key}"]:
+                allowed = f"0.0 for cameras.encoding = {encoding!r}: it would move the rays"
+                yield Broken(f"{view}.{key}", allowed, "0.0")
+
+
 def _accumulate(values: Values) -> Iterator[Broken]:
     batch_size, accumulate = values["train.batch_size"], values["optimizer.accumulate"]
     if batch_size % accumulate:
@@ -101,13 +122,14 @@ def _target_size(values: Values) -> Iterator[Broken]:
 
 def _attention(values: Values) -> Iterator[Broken]:
     multipliers = values["model.denoiser.multipliers"]
-    levels, last = values["model.denoiser.attention_levels"], len(multipliers) - 1
-    inside = tuple(level for level in levels if level <= last)
-    if inside != levels:
-        allowed = f"levels from 0 to {last}, for model.denoiser.multipliers = {multipliers}"
-        yield Broken("model.denoiser.attention_levels", allowed, str(inside or (last,)))
-
-    attending = [(f"level {level}", multipliers[level]) for level in inside]
+    last, attending = len(multipliers) - 1, []
+    for key in ("model.denoiser.attention_levels", "model.denoiser.cross_attention_levels"):
+        levels = values[key]
+        inside = tuple(level for level in levels if level <= last)
+        if inside != levels:
+            allowed = f"levels from 0 to {last}, for model.denoiser.multipliers = {multipliers}"
+            yield Broken(key, allowed, str(inside or (last,)))
+        attending += [(f"level {level}", multipliers[level]) for level in inside]
     if values["model.denoiser.mid_attention"]:
         attending.append(("the middle", multipliers[-1]))
     head_size = values["model.denoiser.head_size"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,13 @@ import numpy as np
 import optax
 
 from soda_jax import rngs
-from soda_jax.array_types import Array
+from soda_jax.array_types import Array, Poses
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
+from soda_jax.data.cameras import Cameras
+from soda_jax.data.records import PosedSource
 from soda_jax.data.sources import Source, open_source
-from soda_jax.data.views import View
+from soda_jax.data.views import CameraOptions, Posed, View
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import SCHEDULES
 from soda_jax.models.autoencoder import DiffusionAutoencoder
@@ -26,12 +29,13 @@ from soda_jax.training.state import TrainState, create
 from soda_jax.training.step import make_train_step
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
     """The parts that a config chooses.
 
     Attributes:
       source_view, target_view: what the encoder and the denoiser see.
+      cameras: how the networks are told of cameras; None where they aren't.
       source_shape, target_shape: (h, w, c) of a picture on each side.
       num_sections: m + 1, the sections of z.
     """
@@ -42,10 +46,19 @@ class Experiment:
     process: Process
     source_view: View
     target_view: View
+    cameras: CameraOptions | None
     source_shape: tuple[int, int, int]
     target_shape: tuple[int, int, int]
     num_sections: int
     tx: optax.GradientTransformation
+    steps: dict[tuple, Callable] = dataclasses.field(default_factory=dict, repr=False)
+
+    def step(self, make_step: Callable[..., Callable], **options: Any) -> Callable:
+        """make_step(self, **options), a jitted function: made once, so traced and compiled once."""
+        key = (make_step, *sorted(options.items()))
+        if key not in self.steps:
+            self.steps[key] = make_step(self, **options)
+        return self.steps[key]
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
@@ -79,6 +92,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         ),
         source_view=source_view,
         target_view=target_view,
+        cameras=camera_options(config),
         source_shape=(source_view.size, source_view.size, config.data.channels),
         target_shape=(target_view.size, target_view.size, config.data.channels),
         num_sections=model.bottleneck.num_sections,
@@ -95,7 +109,15 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     )
 
 
+def camera_options(config: ml_collections.ConfigDict) -> CameraOptions | None:
+    if config.cameras.encoding == "none":
+        return None
+    names = [field.name for field in dataclasses.fields(CameraOptions)]
+    return CameraOptions(**{name: config.cameras[name] for name in names})
+
+
 def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
+    rgb_features = 0 if config.cameras.encoding == "none" else config.cameras.rgb_features
     dtype = jnp.dtype(config.model.dtype)
     remat = config.train.remat
     denoiser = config.model.denoiser
@@ -103,12 +125,13 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
         encoder=Encoder(
             z_size=config.model.z_size,
             trunk=ResNet(**config.model.encoder, remat=remat, dtype=dtype),
+            rgb_features=rgb_features,
         ),
         bottleneck=Bottleneck(
             num_sections=num_sections(denoiser.multipliers, denoiser.num_blocks),
             **config.model.bottleneck,
         ),
-        denoiser=Denoiser(**denoiser, remat=remat, dtype=dtype),
+        denoiser=Denoiser(**denoiser, rgb_features=rgb_features, remat=remat, dtype=dtype),
     )
 
 
@@ -126,19 +149,20 @@ def open_data(experiment: Experiment, split: str) -> Source:
 
 
 def open_batches(experiment: Experiment, source: Source, start_step: int):
-    """The training batches from a step on: uint8 [b h w c], over all devices."""
+    """The training batches from a step on, over all devices: uint8 [b h w c], or Posed."""
     config, mesh = experiment.config, experiment.mesh
     megabytes = len(source) * np.prod(source.image_shape) / 2**20
     on_device = config.data.placement == "device" or (
         config.data.placement == "auto" and megabytes <= config.data.device_megabytes
     )
-    common = dict(seed=config.seed, batch_size=config.train.batch_size, start_step=start_step)
+    order = batch_order(experiment, source, config.train.batch_size)
     if on_device:
         return pipeline.device_batches(
             source,
             lambda array: sharding.replicate(mesh, array),
             lambda indices: sharding.split_batch(mesh, indices),
-            **common,
+            order=order,
+            start_step=start_step,
         )
     return pipeline.host_batches(
         source,
@@ -146,22 +170,48 @@ def open_batches(experiment: Experiment, source: Source, start_step: int):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         prefetch=config.data.prefetch,
-        **common,
+        batch_size=config.train.batch_size,
+        order=order,
+        start_step=start_step,
     )
+
+
+def batch_order(
+    experiment: Experiment, source: Source, batch_size: int
+) -> Callable[[int], np.ndarray]:
+    """step -> the indices of a training batch's pictures: [b], or [b v] of views.
+
+    Raises:
+      ConfigError: the model is to know of cameras, and these pictures have none.
+    """
+    seed = experiment.config.seed
+    if experiment.cameras is None:
+        count = len(source)
+        return lambda step: pipeline.batch_indices(seed, step, batch_size, count)
+    if not isinstance(source, PosedSource):
+        raise ConfigError(
+            f"config.cameras.encoding = {experiment.cameras.encoding!r} needs pictures with "
+            f"cameras, and those of {source.name} have none; nearest: 'none'"
+        )
+    starts, views = source.starts, experiment.cameras.max_sources + 1
+    return lambda step: pipeline.view_indices(seed, step, batch_size, starts, views)
 
 
 def init_fn(experiment: Experiment) -> Callable[[], TrainState]:
     """A function that makes the state at step 0; it is traced, never run eagerly."""
     model, tx = experiment.model, experiment.tx
-    source = (1, *experiment.source_shape)
-    target = (1, *experiment.target_shape)
+    source, target = experiment.source_shape, experiment.target_shape
 
     def init() -> TrainState:
         key = rngs.stream(rngs.root(experiment.config.seed), "init")
-        variables = model.init(
-            {"params": key}, jnp.zeros(source), jnp.zeros(target), jnp.zeros((1,))
-        )
-        return create(variables, tx)
+        t = jnp.zeros((1,))
+        if experiment.cameras is None:
+            arguments = (jnp.zeros((1, *source)), jnp.zeros((1, *target)), t)
+        else:
+            rays = [(*shape[:2], experiment.cameras.channels) for shape in (source, target)]
+            poses = Poses(jnp.zeros((1, 1, *rays[0])), jnp.zeros((1, *rays[1])), jnp.ones((1, 1)))
+            arguments = (jnp.zeros((1, 1, *source)), jnp.zeros((1, *target)), t, False, poses)
+        return create(model.init({"params": key}, *arguments), tx)
 
     return init
 
@@ -192,6 +242,7 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
         experiment.source_view,
         experiment.target_view,
         experiment.tx,
+        cameras=experiment.cameras,
         seed=config.seed,
         accumulate=config.optimizer.accumulate,
         ema_decay=config.optimizer.ema_decay,
@@ -206,15 +257,19 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
     )
 
 
-def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct:
+def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct | Posed:
     """A training batch as shapes."""
     config = experiment.config
-    size = config.data.image_size
-    return jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, config.data.channels),
-        jnp.uint8,
-        sharding=sharding.over_batch(experiment.mesh),
-    )
+    b, size = config.train.batch_size, config.data.image_size
+    picture = (size, size, config.data.channels)
+
+    def shape(*sizes: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding.over_batch(experiment.mesh))
+
+    if experiment.cameras is None:
+        return shape(b, *picture, dtype=jnp.uint8)
+    v = experiment.cameras.max_sources + 1
+    return Posed(shape(b, v, *picture, dtype=jnp.uint8), Cameras(shape(b, v, 4, 4), shape(b, v, 4)))
 
 
 def flops_per_image(experiment: Experiment) -> float:

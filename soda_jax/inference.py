@@ -3,6 +3,7 @@
 Beside `experiment`, and like it above all rooms: it reads the sampler's part of the config.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ from soda_jax import rngs
 from soda_jax.applications.reconstruct import decode, invert_pictures, under_code
 from soda_jax.array_types import Array, PyTree
 from soda_jax.config_fields import resembling
-from soda_jax.data.views import pair, plain
+from soda_jax.data import cameras
+from soda_jax.data.cameras import Cameras
+from soda_jax.data.views import Posed, pair, plain, ray_channels, relative_to_first
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.experiment import Experiment
 from soda_jax.training import sharding
@@ -24,31 +27,108 @@ SAMPLER_OPTIONS = ("sampler", "num_steps", "spacing", "eta", "guidance_scale")
 
 
 def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
-    """(variables, images uint8 [b h w c]) -> {"z": [b z], "pooled": [b d]}; not augmented."""
+    """(variables, images uint8 [b h w c]) -> {"z": [b z], "pooled": [b d]}; not augmented.
+
+    Where there are cameras, images may be several views of each object, [b k h w c] with cameras
+    seen [b k] and a mask [b k]; a picture alone is taken from the origin (see `own_camera`).
+    """
     view, model = experiment.source_view, experiment.model
 
-    def encode(variables: PyTree, images: Array) -> dict[str, Array]:
+    def encode(
+        variables: PyTree,
+        images: Array,
+        seen: Cameras | None = None,
+        source_mask: Array | None = None,
+    ) -> dict[str, Array]:
+        lead = images.shape[:-3]
+        source = plain(images.reshape(-1, *images.shape[-3:]), view)
+        if experiment.cameras is None:
+            rays = None
+        else:
+            seen = own_camera(experiment, lead) if seen is None else seen
+            if len(lead) == 2 and experiment.cameras.relative:
+                seen = relative_to_first(seen)
+            rays = ray_channels(seen, view.size, experiment.cameras)
         z, captured = model.apply(
             variables,
-            plain(images, view),
+            source.reshape(*lead, *source.shape[1:]),
+            source_rays=rays,
+            source_mask=source_mask,
             method="encode",
             capture_intermediates=lambda module, _: module.name == "trunk",
             mutable=["intermediates"],
         )
         (pooled,) = captured["intermediates"]["encoder"]["trunk"]["__call__"]
+        if len(lead) == 2:
+            kept = source_mask[..., None].astype(pooled.dtype)
+            pooled = (kept * pooled.reshape(*lead, -1)).sum(1) / jnp.maximum(kept.sum(1), 1)
         return {"z": z, "pooled": pooled}
 
     return jax.jit(encode, out_shardings=sharding.replicated(experiment.mesh))
+
+
+def own_camera(experiment: Experiment, lead: tuple[int, ...]) -> Cameras:
+    """The cameras [lead] of pictures that come alone: at the origin, of the config's angle.
+
+    Raises:
+      ValueError: the model thinks in coordinates of the world, where nothing stands for unknown.
+    """
+    if not experiment.cameras.relative:
+        raise ValueError(
+            "this model was trained with poses in the world (config.cameras.relative = False): a "
+            "picture needs its camera"
+        )
+    lens = cameras.intrinsics_of_angle(experiment.config.cameras.field_of_view)
+    return Cameras(
+        jnp.broadcast_to(jnp.eye(4), (*lead, 4, 4)), jnp.broadcast_to(jnp.asarray(lens), (*lead, 4))
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alone:
+    """A model as pictures without cameras see it: each is taken, and drawn, from the origin.
+
+    It stands where a `DiffusionAutoencoder` is expected, for `apply`. Without cameras it is one.
+    """
+
+    experiment: Experiment
+
+    @property
+    def encoder(self):
+        return self.experiment.model.encoder
+
+    @property
+    def bottleneck(self):
+        return self.experiment.model.bottleneck
+
+    @property
+    def denoiser(self):
+        return self.experiment.model.denoiser
+
+    def apply(self, variables: PyTree, x: Array, *arguments, method: str, **options) -> Any:
+        experiment = self.experiment
+        if experiment.cameras is not None:
+            name, view = {
+                "encode": ("source_rays", experiment.source_view),
+                "denoise": ("target_rays", experiment.target_view),
+            }[method]
+            seen = own_camera(experiment, x.shape[:1])
+            options = {name: ray_channels(seen, view.size, experiment.cameras)} | options
+        return experiment.model.apply(variables, x, *arguments, method=method, **options)
 
 
 def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, Array]]:
     """(variables, images) -> losses with z, shuffled z and null z, and z; views as in training."""
     config = experiment.config
 
-    def losses(variables: PyTree, images: Array):
+    def losses(variables: PyTree, images: Array | Posed):
         key = rngs.stream(rngs.root(config.seed), "diagnose")
         batch = pair(
-            rngs.stream(key, "views"), images, experiment.source_view, experiment.target_view
+            rngs.stream(key, "views"),
+            images,
+            experiment.source_view,
+            experiment.target_view,
+            experiment.cameras,
         )
         return code_losses(
             experiment.model,
@@ -63,11 +143,12 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
 
 
 def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array]:
-    """(variables, z, seed [], indices [b], section_mask [b l] or None, x_T or None) -> [b h w c].
+    """(variables, z, seed [], indices [b], section_mask, x_T, seen) -> [b h w c].
 
-    Pictures are uint8. Number i starts from the noise that (seed, indices[i]) gives, whatever batch
-    it is in, or from its x_T [b h w c] (see `invert_step`). The sampler is the config's
-    (config.sample); overrides change single fields, such as num_steps.
+    section_mask [b l], x_T [b h w c] and the cameras seen [b] may be None. Pictures are uint8.
+    Number i starts from the noise that (seed, indices[i]) gives, whatever batch it is in, or from
+    its x_T (see `invert_step`). The sampler is the config's (config.sample); overrides change
+    single fields, such as num_steps.
     """
     for name in overrides:
         if name not in SAMPLER_OPTIONS:
@@ -78,7 +159,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             )
     options = dict(experiment.config.sample) | overrides
 
-    def decode_uint8(variables, z, seed, indices, section_mask=None, x_T=None) -> Array:
+    def decode_uint8(variables, z, seed, indices, section_mask=None, x_T=None, seen=None) -> Array:
         keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
         x_0 = decode(
             experiment.model,
@@ -90,6 +171,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             section_mask=section_mask,
             x_T=x_T,
             clip=x_T is None,
+            target_rays=target_rays(experiment, len(z), seen),
             **{name: options[name] for name in SAMPLER_OPTIONS},
         )
         return to_uint8(x_0)
@@ -110,22 +192,24 @@ def invert_step(experiment: Experiment, *, num_steps: int, spacing: str) -> Call
             x_0,
             num_steps=num_steps,
             spacing=spacing,
+            target_rays=target_rays(experiment, len(z)),
         )
 
     return jax.jit(invert_uint8, out_shardings=sharding.replicated(experiment.mesh))
 
 
 def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bool) -> Callable:
-    """(variables, z [b z], x_t, first []) -> (x_t, uint8 [b h w c]): a part of a run of DDIM.
+    """(variables, z [b z], x_t, first [], seen) -> (x_t, uint8 [b h w c]): a part of a run of DDIM.
 
     Steps first to first + count - 1 of num_steps, and the picture as it is seen after them. Guided
     as the config says, from noise; or without guidance, from an x_T of `invert_step`.
     """
     scale = experiment.config.sample.guidance_scale if guided else 0.0
 
-    def steps(variables: PyTree, z: Array, x_t: Array, first: Array) -> tuple[Array, Array]:
+    def steps(variables, z: Array, x_t: Array, first: Array, seen=None) -> tuple[Array, Array]:
+        rays = target_rays(experiment, len(z), seen)
         x_t, x_0 = ddim_steps(
-            under_code(experiment.model, variables, z, guidance_scale=scale),
+            under_code(experiment.model, variables, z, guidance_scale=scale, target_rays=rays),
             experiment.process,
             x_t,
             first,
@@ -137,6 +221,14 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
         return x_t, to_uint8(x_0)
 
     return jax.jit(steps)
+
+
+def target_rays(experiment: Experiment, b: int, seen: Cameras | None = None) -> Array | None:
+    """[b h w r], what the denoiser is told of cameras seen [b]; None where it knows of none."""
+    if experiment.cameras is None:
+        return None
+    seen = own_camera(experiment, (b,)) if seen is None else seen
+    return ray_channels(seen, experiment.target_view.size, experiment.cameras)
 
 
 def noise_step(experiment: Experiment) -> Callable[[Array, Array], Array]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from soda_jax import inference
+from soda_jax import experiment, inference
 from soda_jax.applications.pictures import grid
+from soda_jax.data import pipeline
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.evaluation.code_health import effective_rank
 from soda_jax.evaluation.features import extract
@@ -39,22 +40,31 @@ def make_observers(
     training goes on.
     """
     config = parts.config.train
-    encode = inference.encode_step(parts)
-    code_losses = inference.code_step(parts)
-    decode = inference.decode_step(parts)
-    draw = inference.decode_step(parts, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
+    encode = parts.step(inference.encode_step)
+    code_losses = parts.step(inference.code_step)
+    decode = parts.step(inference.decode_step)
+    draw = parts.step(inference.decode_step, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
     devices = parts.mesh.size
     # Not the first ones: a folder's pictures come class by class.
     probed = shuffled(np.arange(len(train_source)), parts.config.seed)[: config.probe_examples]
     held_out = shuffled(np.arange(len(test_source)), parts.config.seed)
     classes = num_classes(train_source)
 
-    def on_devices(count: int):
+    def rounded(count: int) -> int:
         # A small split comes more than once: every device needs a share.
-        count = -(-min(count, len(held_out)) // devices) * devices
-        return split_batch(parts.mesh, test_source.images(np.resize(held_out, count)))
+        return -(-min(count, len(held_out)) // devices) * devices
 
-    diagnosed, sampled = on_devices(DIAGNOSED_IMAGES), on_devices(SAMPLED_IMAGES)
+    count = rounded(DIAGNOSED_IMAGES)
+    if parts.cameras is None:
+        indices = np.resize(held_out, count)
+    else:
+        indices = experiment.batch_order(parts, test_source, count)(0)
+    diagnosed = jax.tree.map(
+        lambda array: split_batch(parts.mesh, array), pipeline.read_batch(test_source, indices)
+    )
+    sampled = split_batch(
+        parts.mesh, test_source.images(np.resize(held_out, rounded(SAMPLED_IMAGES)))
+    )
 
     def features(encode_fn: Callable, images_fn: Callable, count: int) -> dict[str, np.ndarray]:
         return extract(

@@ -85,7 +85,7 @@ def run_steps(
     What a step gives is written before its checkpoint, so that a resumed run writes no line twice.
     """
     config = parts.config.train
-    step_fn = experiment.train_step(parts)
+    step_fn = parts.step(experiment.train_step)
     quiet = io.StringIO() if jax.process_index() else None
     progress = Progress(config.num_steps, config.batch_size, quiet)
     pending = metrics.Pending()

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from soda_jax import config_schema, experiment, inference
 from soda_jax.array_types import PyTree
+from soda_jax.data.cameras import Cameras, check_poses, relative
 from soda_jax.evaluation.features import extract
 from soda_jax.experiment import Experiment
 from soda_jax.training.checkpoint import Checkpointer
@@ -26,6 +28,7 @@ class Pretrained:
       parts: everything that its config chose.
       variables: what `model.apply` takes.
       step: the training step of the weights; 0 for an untrained model.
+      alone: its model for pictures without cameras.
     """
 
     parts: Experiment
@@ -33,8 +36,8 @@ class Pretrained:
     step: int
 
     def __post_init__(self):
-        self._encode = inference.encode_step(self.parts)
-        self._steps: dict[tuple, Callable] = {}
+        self.alone = inference.Alone(self.parts)
+        self._encode = self.parts.step(inference.encode_step)
 
     def features(
         self, images_fn: Callable[[np.ndarray], np.ndarray], num_examples: int
@@ -69,6 +72,7 @@ class Pretrained:
         sections: Sequence[int] | np.ndarray = (),
         noise: Sequence[int] | None = None,
         x_T: np.ndarray | None = None,
+        seen: Cameras | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Pictures uint8 [n h w c], sampled under the codes z [n z].
@@ -80,6 +84,8 @@ class Pretrained:
             each picture its own.
           x_T: [n h w c], what to start from in place of that noise: see `invert`. The sampler is
             DDIM without noise and guidance then.
+          seen: the cameras [n] to draw from, as the first source sees them (or in the world, for a
+            model of absolute poses); the source's own where None. See `novel_views`.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
             spacing, eta, guidance_scale.
 
@@ -102,14 +108,91 @@ class Pretrained:
                 raise ValueError(
                     f"x_T must be {[len(z), *self.parts.target_shape]}, not {list(x_T.shape)}"
                 )
-        decode = self._step(inference.decode_step, **options)
+        decode = self.parts.step(inference.decode_step, **options)
 
         def decode_rows(rows):
             start = None if x_T is None else self._split(x_T[rows])
             codes = self._split(z[rows])
-            return decode(self.variables, codes, seed, numbers[rows], mask[rows], start)
+            to = None if seen is None else jax.tree.map(lambda x: self._split(x[rows]), seen)
+            return decode(self.variables, codes, seed, numbers[rows], mask[rows], start, to)
 
         return self._in_batches(decode_rows, len(z))
+
+    def encode_views(
+        self, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Codes z [n z] of objects, each from k pictures [n k h w c] with their cameras [n k].
+
+        Args:
+          source_mask: [n k], False for pictures that are to be left out; None: all are used.
+
+        Raises:
+          ValueError: the model knows of no cameras, there is a picture without one, a pose isn't a
+            rotation, or an object has no picture left.
+        """
+        if self.parts.cameras is None:
+            raise ValueError("this model was trained without cameras (config.cameras.encoding)")
+        images = np.asarray(images)
+        if images.ndim != 5 or not images.shape[1]:
+            raise ValueError(
+                f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}"
+            )
+        n, k = images.shape[:2]
+        images = self._check(images.reshape(n * k, *images.shape[2:])).reshape(
+            n, k, *images.shape[2:]
+        )
+        seen = self._check_cameras(seen, (n, k), "sources")
+        mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
+        if mask.shape != (n, k) or not mask.any(1).all():
+            raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
+
+        def encode_rows(rows):
+            split = jax.tree.map(lambda x: self._split(x[rows]), (images, seen, mask))
+            return self._encode(self.variables, *split)["z"]
+
+        return self._in_batches(encode_rows, n)
+
+    def novel_views(
+        self,
+        images: np.ndarray,
+        seen: Cameras,
+        targets: Cameras,
+        source_mask: np.ndarray | None = None,
+        *,
+        null: bool = False,
+        **options: Any,
+    ) -> np.ndarray:
+        """Pictures uint8 [n m h w c] of objects as cameras `targets` [n m] would see them.
+
+        Args:
+          images, seen, source_mask: what is known of the objects; see `encode_views`. All cameras
+            of an object are given in one world; the first source must be among the used.
+          null: draw without z, from the cameras alone.
+          options: of `decode`.
+
+        Raises:
+          ValueError: as `encode_views`.
+        """
+        z = self.encode_views(images, seen, source_mask)
+        n, m = np.shape(targets.pose)[:2]
+        targets = self._check_cameras(targets, (len(z), m), "targets")
+        pose = targets.pose
+        if self.parts.cameras.relative:
+            pose = np.asarray(relative(pose, np.asarray(seen.pose, np.float32)[:, :1]))
+        flat = Cameras(pose.reshape(n * m, 4, 4), targets.intrinsics.reshape(n * m, 4))
+        codes = np.repeat(np.zeros_like(z) if null else z, m, axis=0)
+        pictures = self.decode(codes, seen=flat, **options)
+        return pictures.reshape(n, m, *pictures.shape[1:])
+
+    def _check_cameras(self, seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
+        pose, lens = (np.asarray(part, np.float32) for part in seen)
+        if pose.shape != (*lead, 4, 4) or lens.shape != (*lead, 4):
+            raise ValueError(
+                f"{name}: cameras of shapes {list(pose.shape)} and {list(lens.shape)}; expected "
+                f"{[*lead, 4, 4]} and {[*lead, 4]}: one for each picture"
+            )
+        check_poses(pose.reshape(-1, 4, 4), name)
+        return Cameras(pose, lens)
 
     def invert(self, images: np.ndarray, z: np.ndarray, *, num_steps: int = 100) -> np.ndarray:
         """x_T [n h w c]: `decode(z, x_T=x_T, num_steps=num_steps)` gives the pictures back.
@@ -126,7 +209,7 @@ class Pretrained:
                 f"codes must be [{len(images)} {self.parts.config.model.z_size}], one for each "
                 f"picture, not {list(z.shape)}"
             )
-        invert = self._step(
+        invert = self.parts.step(
             inference.invert_step, num_steps=num_steps, spacing=INVERTIBLE["spacing"]
         )
         return self._in_batches(
@@ -137,13 +220,6 @@ class Pretrained:
     def reconstruct(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """Pictures uint8 [n h w c] at the denoiser's size, from the codes of images; see decode."""
         return self.decode(self.encode(images), **options)
-
-    def _step(self, make_step: Callable[..., Callable], **options: Any) -> Callable:
-        """The jitted step with these options, compiled once."""
-        key = (make_step, *sorted(options.items()))
-        if key not in self._steps:
-            self._steps[key] = make_step(self.parts, **options)
-        return self._steps[key]
 
     def _section_mask(self, sections: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
         num_sections = self.parts.num_sections

@@ -214,7 +214,7 @@ def test_no_field_takes_what_it_is_not(key):
         as_float = isinstance(right, float) and type(value) is int
         if (value == [] and kind.accepts(())) or (as_float and kind.accepts(float(value))):
             continue  # lists for tuples, and ints for floats, are welcome
-        if (key, value) == ("evaluate.compare", ("nowhere",)):
+        if key.endswith(".compare") and value == ("nowhere",):
             continue  # a workdir of any name
         config = ml_collections.ConfigDict(config_schema.nested(VALUES | {key: value}))
         with pytest.raises(ConfigError) as caught:

@@ -16,6 +16,7 @@ def under_code(
     z: Array,
     section_mask: Array | None = None,
     guidance_scale: float = 0.0,
+    target_rays: Array | None = None,
 ) -> DenoiseFn:
     """The denoiser as a function of x_t and t, under the codes z [b z].
 
@@ -23,15 +24,15 @@ def under_code(
       variables: what `model.apply` takes.
       section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
       guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
+      target_rays: [b h w r], where the pictures are seen from; f(0) is given them, too [R].
     """
 
-    def conditional(x_t: Array, t: Array) -> Array:
-        return model.apply(variables, x_t, t, z, section_mask, method="denoise")
+    def under(code: Array, mask: Array | None) -> DenoiseFn:
+        return lambda x_t, t: model.apply(
+            variables, x_t, t, code, mask, target_rays=target_rays, method="denoise"
+        )
 
-    def unconditional(x_t: Array, t: Array) -> Array:
-        return model.apply(variables, x_t, t, jnp.zeros_like(z), method="denoise")
-
-    return guide(conditional, unconditional, guidance_scale)
+    return guide(under(z, section_mask), under(jnp.zeros_like(z), None), guidance_scale)
 
 
 def decode(
@@ -49,19 +50,20 @@ def decode(
     spacing: str = "t",
     eta: float = 0.0,
     guidance_scale: float = 0.0,
+    target_rays: Array | None = None,
     clip: bool = True,
 ) -> Array:
     """x_0 [b h w c] in [-1, 1], sampled under the codes z [b z].
 
     Args:
-      variables, section_mask, guidance_scale: see `under_code`.
+      variables, section_mask, guidance_scale, target_rays: see `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
       x_T: [b h w c], the noise to start from; that of the keys where None.
       clip: each prediction of x_0 is clipped to [-1, 1]; not where x_T is an inverted one.
     """
     return sample(
-        under_code(model, variables, z, section_mask, guidance_scale),
+        under_code(model, variables, z, section_mask, guidance_scale, target_rays),
         process,
         initial_noise(keys, shape) if x_T is None else x_T,
         num_steps=num_steps,
@@ -81,6 +83,7 @@ def invert_pictures(
     x_0: Array,
     *,
     num_steps: int,
+    target_rays: Array | None = None,
     spacing: str = "t",
     num_iterations: int = 3,
     first_iterations: int = 10,
@@ -91,7 +94,7 @@ def invert_pictures(
     eta 0, no guidance and clip=False. See `invert` for the iterations.
     """
     return invert(
-        under_code(model, variables, z),
+        under_code(model, variables, z, target_rays=target_rays),
         process,
         x_0,
         num_steps=num_steps,

@@ -66,6 +66,18 @@ def decode_image(
             raise ValueError(f"{name}: damaged, cannot be decoded ({error}); {ALLOWED}") from error
 
 
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of a picture file, read from its head; errors as `load_image`."""
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no picture at {path}")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        raise ValueError(f"{path}: cannot be read ({error}); {ALLOWED}") from error
+
+
 def fit_image(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
     """A Pillow picture of any mode as uint8 [h w c], h = w = image_size, c = channels (1 or 3)."""
     if channels not in (1, 3):

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from soda_jax.array_types import Array
+from soda_jax.array_types import Array, PyTree
+from soda_jax.data.cameras import Cameras
 from soda_jax.data.records import Source
+from soda_jax.data.views import Posed
 
 CHUNK = 8  # pictures that a thread decodes at a time: closing waits for no more than this
 
@@ -73,45 +75,72 @@ class Batches:
         self.close()
 
 
+def view_indices(seed: int, step: int, batch_size: int, starts: np.ndarray, views: int):
+    """Which pictures [b v] make up the batch of a step, where starts [n + 1] tells objects apart.
+
+    Objects come in the order of `batch_indices`; of each, as many different views, at random.
+
+    Raises:
+      ValueError: an object has fewer views.
+    """
+    counts = np.diff(starts)
+    if counts.min() < views:
+        raise ValueError(
+            f"object {int(counts.argmin())} has {counts.min()} views; {views} are needed, for "
+            "sources and target"
+        )
+    objects = batch_indices(seed, step, batch_size, len(counts))
+    draws = np.random.RandomState([seed, step, 1]).random_sample((batch_size, counts.max()))
+    draws[np.arange(counts.max())[None] >= counts[objects][:, None]] = 2  # views that aren't there
+    return starts[objects][:, None] + np.argsort(draws, axis=1)[:, :views]
+
+
 def device_batches(
     source: Source,
     put_replicated: Callable[[np.ndarray], Array],
     shard: Callable[[np.ndarray], Array],
     *,
-    seed: int,
-    batch_size: int,
+    order: Callable[[int], np.ndarray],
     start_step: int = 0,
 ) -> Batches:
     """Batches gathered on the device from the whole set, which lies there as uint8.
 
     Args:
-      put_replicated: uint8 [n h w c], the same on every process -> a copy on every device.
-      shard: int32 [b], the *whole* batch's indices, the same on every process -> a global array
-        split over the batch axis. The pictures of the batch take its sharding.
+      put_replicated: an array, the same on every process -> a copy on every device.
+      shard: int32 [b] or [b v], the *whole* batch's indices, the same on every process -> a global
+        array split over the batch axis. The pictures of the batch take its sharding.
+      order: step -> the indices of its pictures.
 
     Returns:
-      An iterator over uint8 [b h w c] of the steps start_step, start_step + 1, ...
+      An iterator over the steps start_step, start_step + 1, ...: uint8 [b h w c], or Posed where
+      the order gives several views, for which the source must have cameras.
     """
-    pictures = put_replicated(read_all(source))
+    records = put_replicated(read_all(source))
+    if order(start_step).ndim == 2:
+        seen = source.cameras(np.arange(len(source)))
+        records = Posed(records, Cameras(*map(put_replicated, seen)))
 
-    def batches() -> Iterator[Array]:
+    def batches() -> Iterator[Array | Posed]:
         for step in itertools.count(start_step):
-            indices = shard(batch_indices(seed, step, batch_size, len(source)).astype(np.int32))
-            yield _gather(indices.sharding)(pictures, indices)
+            indices = shard(order(step).astype(np.int32))
+            yield _gather(indices.sharding)(records, indices)
 
     return Batches(batches(), lambda: None)
 
 
 @functools.lru_cache(maxsize=8)
-def _gather(sharding: jax.sharding.Sharding) -> Callable[[Array, Array], Array]:
-    return jax.jit(lambda pictures, indices: pictures[indices], out_shardings=sharding)
+def _gather(sharding: jax.sharding.Sharding) -> Callable[[PyTree, Array], PyTree]:
+    def gather(records, indices):
+        return jax.tree.map(lambda array: array[indices], records)
+
+    return jax.jit(gather, out_shardings=sharding)
 
 
 def host_batches(
     source: Source,
     shard_local: Callable[[np.ndarray], Array],
     *,
-    seed: int,
+    order: Callable[[int], np.ndarray],
     batch_size: int,
     start_step: int = 0,
     process_index: int = 0,
@@ -123,12 +152,13 @@ def host_batches(
     Each process decodes one contiguous share of the batch's indices.
 
     Args:
-      shard_local: uint8 [b/process_count h w c], this process's share -> the global array.
+      shard_local: an array [b/process_count ...], this process's share -> the global array.
+      order: step -> the indices of its pictures, [b] or [b v].
       prefetch: batches that are made ahead.
 
     Returns:
-      An iterator over uint8 [b h w c] of the steps start_step, start_step + 1, ... What goes wrong
-      in the thread is raised by the `next` that would have returned the spoilt batch.
+      An iterator as `device_batches` gives. What goes wrong in the thread is raised by the `next`
+      that would have returned the spoilt batch.
     """
     if batch_size % process_count:
         raise ValueError(
@@ -138,10 +168,10 @@ def host_batches(
         raise ValueError(f"prefetch must be at least 1, not {prefetch}")
     share = batch_size // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
-    ready: queue.Queue[np.ndarray | Exception] = queue.Queue(prefetch)
+    ready: queue.Queue[PyTree | Exception] = queue.Queue(prefetch)
     stop = threading.Event()
 
-    def hand_over(item: np.ndarray | Exception) -> None:
+    def hand_over(item: PyTree | Exception) -> None:
         while not stop.is_set():
             try:
                 return ready.put(item, timeout=0.1)
@@ -152,8 +182,7 @@ def host_batches(
         try:
             with _decoders() as pool:
                 for step in itertools.count(start_step):
-                    indices = batch_indices(seed, step, batch_size, len(source))[mine]
-                    local = _read(source, indices, pool, stop)
+                    local = _read(source, order(step)[mine], pool, stop)
                     if stop.is_set():
                         return
                     hand_over(local)
@@ -168,7 +197,7 @@ def host_batches(
             item = ready.get()
             if isinstance(item, Exception):
                 raise item
-            yield shard_local(item)
+            yield jax.tree.map(shard_local, item)
 
     def close() -> None:
         stop.set()
@@ -180,7 +209,13 @@ def host_batches(
 def read_all(source: Source) -> np.ndarray:
     """All pictures of a source, uint8 [n h w c]."""
     with _decoders() as pool:
-        return _read(source, np.arange(len(source)), pool, threading.Event())
+        return _read_pictures(source, np.arange(len(source)), pool, threading.Event())
+
+
+def read_batch(source: Source, indices: np.ndarray) -> np.ndarray | Posed:
+    """The pictures at indices [b], or views with their cameras at [b v]."""
+    with _decoders() as pool:
+        return _read(source, indices, pool, threading.Event())
 
 
 def _decoders() -> concurrent.futures.ThreadPoolExecutor:
@@ -190,6 +225,18 @@ def _decoders() -> concurrent.futures.ThreadPoolExecutor:
 
 
 def _read(
+    source: Source,
+    indices: np.ndarray,
+    pool: concurrent.futures.ThreadPoolExecutor,
+    stop: threading.Event,
+) -> np.ndarray | Posed:
+    """A batch [b] of pictures, or of views [b v] with their cameras."""
+    pictures = _read_pictures(source, indices.reshape(-1), pool, stop)
+    pictures = pictures.reshape(*indices.shape, *pictures.shape[1:])
+    return Posed(pictures, source.cameras(indices)) if indices.ndim == 2 else pictures
+
+
+def _read_pictures(
     source: Source,
     indices: np.ndarray,
     pool: concurrent.futures.ThreadPoolExecutor,

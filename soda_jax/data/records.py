@@ -5,11 +5,12 @@ import difflib
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from soda_jax.data import images
+from soda_jax.data.cameras import Cameras
 
 DIVIDED = ("train", "test", "all")
 
@@ -48,6 +49,21 @@ class Source(Protocol):
 
     def factors(self, indices: np.ndarray) -> np.ndarray:
         """int64 [b k], a column for each of factor_names; ValueError where the set has none."""
+
+
+@runtime_checkable
+class PosedSource(Source, Protocol):
+    """Pictures with cameras, several of each object: object i has pictures starts[i] to
+    starts[i + 1] - 1, and nothing else is known of objects.
+
+    Attributes:
+      starts: [n + 1] int64, from 0 to the number of pictures.
+    """
+
+    starts: np.ndarray
+
+    def cameras(self, indices: np.ndarray) -> Cameras:
+        """The cameras [b] of the pictures at int indices [b], in the object's world."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

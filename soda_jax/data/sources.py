@@ -2,10 +2,20 @@
 
 import numpy as np
 
-from soda_jax.data import images, records, source_arrays, source_cifar, source_folder, source_tfds
+from soda_jax.data import (
+    images,
+    records,
+    source_arrays,
+    source_cifar,
+    source_folder,
+    source_scenes,
+    source_tfds,
+    source_views,
+)
 from soda_jax.data.records import Source
 
-SOURCES = ("digits", "tfds", "folder", "arrays", "cifar10", "cifar100")
+POSED_FILES = ("nmr", "srn", "transforms", "posed_arrays")
+SOURCES = ("digits", "tfds", "folder", "arrays", "cifar10", "cifar100", "scenes", *POSED_FILES)
 
 
 def open_source(
@@ -15,7 +25,9 @@ def open_source(
 
     Args:
       source: "digits" (scikit-learn's 1797 handwritten digits), "tfds", "folder" (of picture
-        files), "arrays" (.npz or .npy), "cifar10" or "cifar100" (the published files).
+        files), "arrays" (.npz or .npy), "cifar10" or "cifar100" (the published files); and with
+        cameras, as `records.PosedSource`: "scenes" (built in, drawn when asked for), "nmr", "srn",
+        "transforms" (folders) or "posed_arrays" (.npz), see `source_views.open_views`.
       split: such as "train" or "test"; for tfds also a slice, such as "train[:80%]". A folder or
         array that comes undivided has "train" and "test" (90/10 by a hash) and "all".
       image_size: pictures are resized by their shorter side, then cut to this square.
@@ -32,7 +44,7 @@ def open_source(
         raise ValueError(f"image_size must be at least 1, not {image_size}")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
-    if source in ("folder", "arrays", "cifar10", "cifar100") and not path:
+    if source in SOURCES and source not in ("digits", "tfds", "scenes") and not path:
         raise ValueError(f"the source {source!r} needs a path to its files: config.data.path")
     match source:
         case "digits":
@@ -45,6 +57,10 @@ def open_source(
             return source_arrays.open_arrays(path, split, image_size, channels)
         case "cifar10" | "cifar100":
             return source_cifar.open_cifar(source, path, split, image_size, channels)
+        case "scenes":
+            return source_scenes.Scenes(split, image_size, channels)
+        case "nmr" | "srn" | "transforms" | "posed_arrays":
+            return source_views.open_views(source, path, split, image_size, channels)
     raise ValueError(f"no data source {source!r}; {records.choices(source, SOURCES)}")
 
 

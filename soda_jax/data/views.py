@@ -1,14 +1,17 @@
 """What each side of a pair sees: uint8 pictures in, networks' inputs out."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from soda_jax import rngs
-from soda_jax.array_types import Array, Batch
-from soda_jax.data import augment
+from soda_jax.array_types import Array, Batch, Poses
+from soda_jax.data import augment, cameras
+from soda_jax.data.cameras import Cameras
 from soda_jax.data.rand_augment import rand_augment
+from soda_jax.data.ray_encoding import encode_rays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,24 @@ class View:
             raise ValueError(f"noise must not be negative, it is {self.noise}")
 
 
+@dataclasses.dataclass(frozen=True)
+class CameraOptions:
+    """How networks are told of cameras; configs/base.py says what each field means."""
+
+    encoding: str = "ray"
+    channels: int = 54
+    max_octave: float = 6.0
+    relative: bool = True
+    max_sources: int = 3
+
+
+class Posed(NamedTuple):
+    """Views of objects: images uint8 [b v h w c], and their cameras [b v]."""
+
+    images: Array
+    seen: Cameras
+
+
 def augmented(keys: Array, images: Array, view: View) -> Array:
     """Random views of pictures, one key for each.
 
@@ -107,19 +128,82 @@ def plain(images: Array, view: View) -> Array:
     return scaled(augment.resize(from_uint8(images), view.size), view)
 
 
-def pair(key: Array, images: Array, source_view: View, target_view: View) -> Batch:
+def pair(
+    key: Array,
+    images: Array | Posed,
+    source_view: View,
+    target_view: View,
+    options: CameraOptions | None = None,
+) -> Batch:
     """Source and target of each picture, drawn independently of each other.
 
     Args:
       key: of this step; a picture's draws depend on it and on the place in the batch.
-      images: [b h w c] uint8.
+      images: [b h w c] uint8; or views of objects: all but the last are sources, and the first
+        1, 2, ... of them are used, each number as often.
     """
+    if isinstance(images, Posed):
+        return _posed_pair(key, images, source_view, target_view, options)
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
     target_keys = rngs.per_example(rngs.stream(key, "target"), places)
     return Batch(
         source=augmented(source_keys, images, source_view),
         target=augmented(target_keys, images, target_view),
+    )
+
+
+def _posed_pair(
+    key: Array, posed: Posed, source_view: View, target_view: View, options: CameraOptions
+) -> Batch:
+    b, v = posed.images.shape[:2]
+    sources = posed.images[:, :-1].reshape(b * (v - 1), *posed.images.shape[2:])
+    source_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b * (v - 1)))
+    target_keys = rngs.per_example(rngs.stream(key, "target"), jnp.arange(b))
+    source = augmented(source_keys, sources, source_view)
+    number = jax.random.randint(rngs.stream(key, "number"), (b, 1), 1, v)
+    return Batch(
+        source=source.reshape(b, v - 1, *source.shape[1:]),
+        target=augmented(target_keys, posed.images[:, -1], target_view),
+        poses=poses_of(
+            Cameras(*(part[:, :-1] for part in posed.seen)),
+            Cameras(*(part[:, -1] for part in posed.seen)),
+            jnp.arange(v - 1)[None] < number,
+            source_view.size,
+            target_view.size,
+            options,
+        ),
+    )
+
+
+def poses_of(
+    sources: Cameras,
+    target: Cameras,
+    source_mask: Array,
+    source_size: int,
+    target_size: int,
+    options: CameraOptions,
+) -> Poses:
+    """What networks are told of cameras [b k] and [b]: as the first source sees them, or not."""
+    if options.relative:
+        target = Cameras(cameras.relative(target.pose, sources.pose[:, 0]), target.intrinsics)
+        sources = relative_to_first(sources)
+    return Poses(
+        ray_channels(sources, source_size, options),
+        ray_channels(target, target_size, options),
+        source_mask,
+    )
+
+
+def relative_to_first(seen: Cameras) -> Cameras:
+    """Cameras [b k] as the first of each k sees them."""
+    return Cameras(cameras.relative(seen.pose, seen.pose[:, :1]), seen.intrinsics)
+
+
+def ray_channels(seen: Cameras, size: int, options: CameraOptions) -> Array:
+    """[... size size r]: the encoded rays of cameras [...]."""
+    return encode_rays(
+        seen, size, kind=options.encoding, channels=options.channels, max_octave=options.max_octave
     )
 
 

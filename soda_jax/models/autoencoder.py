@@ -1,8 +1,9 @@
 """Encoder, bottleneck and denoiser as one model: every method of this house chooses its parts."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
-from soda_jax.array_types import Array
+from soda_jax.array_types import Array, Poses
 
 
 class DiffusionAutoencoder(nn.Module):
@@ -12,25 +13,50 @@ class DiffusionAutoencoder(nn.Module):
       encoder: source [b h w c] -> z [b z].
       bottleneck: drops sections of z in training.
       denoiser: (x_t [b h w c], t [b], z [b z]) -> prediction [b h w c].
+
+    Where pictures come with cameras, both networks are also given the encoded ray of each pixel:
+    source_rays [b h w r] and target_rays [b h w r]. Then sources may be several, [b k h w c] with
+    source_rays [b k h w r]: z is the mean of their codes, over those that source_mask [b k] keeps.
     """
 
     encoder: nn.Module
     bottleneck: nn.Module
     denoiser: nn.Module
 
-    def encode(self, source: Array, train: bool = False) -> Array:
-        """source [b h w c] -> z [b z], nothing dropped."""
-        return self.encoder(source, train)
+    def encode(
+        self,
+        source: Array,
+        train: bool = False,
+        source_rays: Array | None = None,
+        source_mask: Array | None = None,
+    ) -> Array:
+        """source [b h w c] or [b k h w c] -> z [b z], nothing dropped."""
+        if source.ndim == 4:
+            return self.encoder(source, train, source_rays)
+        b, k = source.shape[:2]
+        source, source_rays = (x.reshape(b * k, *x.shape[2:]) for x in (source, source_rays))
+        codes = self.encoder(source, train, source_rays).reshape(b, k, -1)
+        kept = source_mask[..., None].astype(codes.dtype)
+        return (kept * codes).sum(1) / jnp.maximum(kept.sum(1), 1)
 
     def denoise(
-        self, x_t: Array, t: Array, z: Array, section_mask: Array | None = None, train: bool = False
+        self,
+        x_t: Array,
+        t: Array,
+        z: Array,
+        section_mask: Array | None = None,
+        train: bool = False,
+        target_rays: Array | None = None,
     ) -> Array:
         """The prediction [b h w c] at (x_t, t) under z, where section_mask [b l] keeps it."""
-        return self.denoiser(x_t, t, self.bottleneck(z, section_mask, train), train)
+        return self.denoiser(x_t, t, self.bottleneck(z, section_mask, train), train, target_rays)
 
     def __call__(
-        self, source: Array, x_t: Array, t: Array, train: bool = False
+        self, source: Array, x_t: Array, t: Array, train: bool = False, poses: Poses | None = None
     ) -> tuple[Array, Array]:
-        """The prediction [b h w c] under the source's own code, and that code z [b z]."""
-        z = self.encode(source, train)
-        return self.denoise(x_t, t, z, train=train), z
+        """The prediction [b h w c] under the sources' own code, and that code z [b z]."""
+        if poses is None:
+            z = self.encode(source, train)
+            return self.denoise(x_t, t, z, train=train), z
+        z = self.encode(source, train, poses.source_rays, poses.source_mask)
+        return self.denoise(x_t, t, z, train=train, target_rays=poses.target_rays), z

@@ -17,7 +17,9 @@ from soda_jax.array_types import Array
 from soda_jax.models.bottleneck import split_sections
 from soda_jax.models.layers import (
     Attention,
+    CrossAttention,
     GroupNorm,
+    SectionTokens,
     TimeEmbedding,
     conv,
     downsample,
@@ -89,10 +91,15 @@ class ModulatedBlock(nn.Module):
 class Denoiser(nn.Module):
     """(x_t [b h w c], t [b], z [b z] or None) -> a prediction [b h w c] in float32.
 
+    Where there are cameras it is also given rays [b h w r], which the stem sees beside a linear map
+    of x_t to rgb_features channels [P].
+
     Attributes:
       width, multipliers: level i has width * multipliers[i] channels, at 1 / 2^i of the resolution.
       num_blocks: residual blocks of a level on the way down; one more on the way up.
       attention_levels: levels with self-attention after each block; mid_attention: in the middle.
+      cross_attention_levels: levels whose blocks also attend to the sections of z, so that nothing
+        but z gets in; the middle does with the last level [P: that it helps; D: its tokens].
       head_size: channels of an attention head.
       resample: "strided" (a strided convolution; nearest neighbour and a convolution), or
         "residual" (a modulated block that changes the resolution; on the way up it shares the
@@ -106,16 +113,25 @@ class Denoiser(nn.Module):
     num_blocks: int = 2
     attention_levels: tuple[int, ...] = (1,)
     mid_attention: bool = True
+    cross_attention_levels: tuple[int, ...] = ()
     head_size: int = 64
     dropout: float = 0.1
     resample: str = "strided"
     rescale: bool = True
     zero_init: bool = True
+    rgb_features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_t: Array, t: Array, z: Array | None, train: bool = False) -> Array:
+    def __call__(
+        self,
+        x_t: Array,
+        t: Array,
+        z: Array | None,
+        train: bool = False,
+        rays: Array | None = None,
+    ) -> Array:
         b, height, width, channels = x_t.shape
         factor = 2 ** (len(self.multipliers) - 1)
         if height % factor or width % factor:
@@ -144,17 +160,35 @@ class Denoiser(nn.Module):
         def attention(h, name):
             return Attention(self.head_size, self.rescale, self.zero_init, self.dtype, name=name)(h)
 
+        tokens = None
+        if self.cross_attention_levels and z is not None:
+            tokens = SectionTokens(4 * self.width, name="tokens")(sections)
+
+        def cross_attention(h, name):
+            sizes = (self.head_size, self.rescale, self.zero_init, self.dtype)
+            return CrossAttention(*sizes, name=f"{name}_cross_attention")(h, tokens)
+
+        def attend(h, level, name):
+            if level in self.attention_levels:
+                h = attention(h, f"{name}_attention")
+            if level in self.cross_attention_levels and tokens is not None:
+                h = cross_attention(h, name)
+            return h
+
         def place(h):
             return f"{h.shape[1]}x{h.shape[2]}"
 
-        h = conv(self.width * self.multipliers[0], 3, "stem", self.dtype)(x_t.astype(self.dtype))
+        h = x_t.astype(self.dtype)
+        if self.rgb_features:
+            h = conv(self.rgb_features, 1, "rgb", self.dtype)(h)
+            h = jnp.concatenate([h, rays.astype(self.dtype)], axis=-1)
+        h = conv(self.width * self.multipliers[0], 3, "stem", self.dtype)(h)
         skips = [h]
         for level, multiplier in enumerate(self.multipliers):
             for index in range(self.num_blocks):
                 name = f"down_{place(h)}_block{index}"
                 h = block(h, len(skips), name, self.width * multiplier)
-                if level in self.attention_levels:
-                    h = attention(h, f"{name}_attention")
+                h = attend(h, level, name)
                 skips.append(h)
             if level < len(self.multipliers) - 1:
                 name = f"down_{place(h)}_sample"
@@ -167,6 +201,8 @@ class Denoiser(nn.Module):
         h = block(h, m, "mid_block0")
         if self.mid_attention:
             h = attention(h, "mid_attention")
+        if len(self.multipliers) - 1 in self.cross_attention_levels and tokens is not None:
+            h = cross_attention(h, "mid")
         h = block(h, m, "mid_block1")
 
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
@@ -175,8 +211,7 @@ class Denoiser(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 section = len(skips)
                 h = block(h, section, name, self.width * multiplier)
-                if level in self.attention_levels:
-                    h = attention(h, f"{name}_attention")
+                h = attend(h, level, name)
             if level > 0:
                 name = f"up_{place(h)}_sample"
                 if self.resample == "strided":

@@ -121,16 +121,22 @@ class ResNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """source [b h w c] -> z [b z_size] in float32.
+    """source [b h w c], and rays [b h w r] where there are cameras -> z [b z_size] in float32.
 
-    The pooled features before the linear map are the output of the sub-module "trunk".
+    The pooled features before the linear map are the output of the sub-module "trunk". With rays,
+    the trunk sees them beside a linear map of the colours to rgb_features channels [P].
     """
 
     z_size: int
     trunk: ResNet
+    rgb_features: int = 0
 
     def setup(self):
         self.head = nn.Dense(self.z_size, kernel_init=glorot)
+        if self.rgb_features:
+            self.rgb = nn.Dense(self.rgb_features, kernel_init=glorot)
 
-    def __call__(self, source: Array, train: bool = False) -> Array:
+    def __call__(self, source: Array, train: bool = False, rays: Array | None = None) -> Array:
+        if self.rgb_features:
+            source = jnp.concatenate([self.rgb(source), rays], axis=-1)
         return self.head(self.trunk(source, train))

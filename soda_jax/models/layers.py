@@ -87,6 +87,49 @@ class Attention(nn.Module):
         return residual_sum(x, h, self.rescale)
 
 
+class SectionTokens(nn.Module):
+    """Sections of z, a list of l [b z_i] -> tokens [b l features], each by a linear map of its own.
+
+    A section that is dropped, all zeros, becomes its bias.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, sections: list[Array]) -> Array:
+        tokens = [
+            nn.Dense(self.features, kernel_init=truncated_normal, name=f"section{index}")(section)
+            for index, section in enumerate(sections)
+        ]
+        return jnp.stack(tokens, axis=1)
+
+
+class CrossAttention(nn.Module):
+    """Attention from the pixels of [b h w c] to tokens [b l d], added to its input."""
+
+    head_size: int
+    rescale: bool
+    zero_init: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, tokens: Array) -> Array:
+        b, height, width, c = x.shape
+        if c % self.head_size:
+            raise ValueError(
+                f"cross-attention: {c} channels don't divide into heads of {self.head_size}"
+            )
+        heads = (b, -1, c // self.head_size, self.head_size)
+        h = GroupNorm(name="norm")(x).astype(self.dtype)
+        q = conv(c, 1, "q", self.dtype)(h)
+        kv = nn.Dense(2 * c, dtype=self.dtype, kernel_init=truncated_normal, name="kv")
+        k, v = jnp.split(kv(nn.LayerNorm(dtype=jnp.float32, name="token_norm")(tokens)), 2, axis=-1)
+        h = jax.nn.dot_product_attention(q.reshape(heads), k.reshape(heads), v.reshape(heads))
+        out_init = nn.initializers.zeros if self.zero_init else truncated_normal
+        h = conv(c, 1, "out", self.dtype, out_init)(h.reshape(b, height, width, c))
+        return residual_sum(x, h, self.rescale)
+
+
 def residual_sum(x: Array, h: Array, rescale: bool) -> Array:
     """x + h, over sqrt 2 where `rescale`: unit variances stay unit variances [P]."""
     return (x + h) * 0.5**0.5 if rescale else x + h

@@ -64,7 +64,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
         "views": "two source views of each picture, drawn as in training",
         "loss_pictures": batch * len(images),
         "loss": loss_over_t(
-            parts.model,
+            model.alone,
             parts.process,
             model.variables,
             ((plain(x, parts.source_view), plain(x, parts.target_view)) for x in images),
@@ -85,7 +85,7 @@ def two_views(
     def encode(variables: PyTree, images: Array) -> dict[str, Array]:
         def codes(name: str) -> Array:
             view = augmented(keys_of(rngs.stream(root, name), images), images, parts.source_view)
-            return parts.model.apply(variables, view, method="encode")
+            return model.alone.apply(variables, view, method="encode")
 
         return {"first": codes("first"), "second": codes("second")}
 

@@ -54,7 +54,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
 
 def encoder_of(one: Pretrained):
     """apply_fn of `fine_tune`: uint8 pictures are resized and scaled, others are views already."""
-    model, view = one.parts.model, one.parts.source_view
+    model, view = one.alone, one.parts.source_view
 
     def apply(variables: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
         source = plain(images, view) if images.dtype == jnp.uint8 else images

@@ -73,8 +73,8 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
         seed=config.seed,
     )
     return {
-        "encoder": list(encoder_layer_names(parts.model, model.variables, parts.source_shape)),
-        "denoiser": list(denoiser_layer_names(parts.model, model.variables, parts.target_shape)),
+        "encoder": list(encoder_layer_names(model.alone, model.variables, parts.source_shape)),
+        "denoiser": list(denoiser_layer_names(model.alone, model.variables, parts.target_shape)),
         "ts": list(config.evaluate.layer_ts),
         "best": best_head(results),
         "heads": {
@@ -100,7 +100,7 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
     "block@t=.." is under the picture's z, "no z: block@t=.." without it.
     """
     parts, config = model.parts, model.parts.config
-    encoder = jax.jit(lambda variables, x: encoder_layers(parts.model, variables, x))
+    encoder = jax.jit(lambda variables, x: encoder_layers(model.alone, variables, x))
     key = rngs.stream(rngs.root(config.seed), "layers")
 
     def layers(images: Array) -> dict[str, Array]:
@@ -108,7 +108,7 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
         found = dict(encoder(model.variables, plain(images, parts.source_view)))
         for label, z in (("", found["z"]), (WITHOUT, None)) if config.evaluate.layer_ts else ():
             grid = layer_grid(
-                parts.model,
+                model.alone,
                 parts.process,
                 model.variables,
                 x_0,

@@ -73,7 +73,7 @@ def training_stream(
     @jax.jit
     def encode(variables: PyTree, images: Array, key: Array) -> dict[str, Array]:
         views = augmented(keys_of(key, images), images, view)
-        return encoder_layers(model.parts.model, variables, views, names=("z", "pooled"))
+        return encoder_layers(model.alone, variables, views, names=("z", "pooled"))
 
     def batches(epoch: int):
         key = jax.random.fold_in(root, epoch)

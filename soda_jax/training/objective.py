@@ -35,6 +35,7 @@ def training_loss(
         x_t,
         t,
         train=True,
+        poses=batch.poses,
         mutable=["batch_stats"],
         rngs={name: rngs.stream(key, name) for name in ("bottleneck", "dropout")},
     )
@@ -59,10 +60,13 @@ def code_losses(
     t = process.t_min + (1 - process.t_min) * (jnp.arange(b, dtype=jnp.float32) + 0.5) / b
     epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
-    z = model.apply(variables, batch.source, method="encode")
+    poses = batch.poses
+    seen = {} if poses is None else {"target_rays": poses.target_rays}
+    rays = (None, None) if poses is None else (poses.source_rays, poses.source_mask)
+    z = model.apply(variables, batch.source, False, *rays, method="encode")
 
     def loss(code: Array) -> Array:
-        prediction = model.apply(variables, x_t, t, code, method="denoise")
+        prediction = model.apply(variables, x_t, t, code, method="denoise", **seen)
         return per_example_loss(process, prediction, batch.target, epsilon, t).mean()
 
     losses = {

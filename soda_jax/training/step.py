@@ -9,7 +9,7 @@ import optax
 
 from soda_jax import rngs
 from soda_jax.array_types import Array, PyTree
-from soda_jax.data.views import View, pair
+from soda_jax.data.views import CameraOptions, Posed, View, pair
 from soda_jax.diffusion.process import Process
 from soda_jax.training.objective import training_loss
 from soda_jax.training.optimizer import average_decay, update_average
@@ -23,27 +23,29 @@ def make_train_step(
     target_view: View,
     tx: optax.GradientTransformation,
     *,
+    cameras: CameraOptions | None = None,
     seed: int,
     accumulate: int,
     ema_decay: float,
     ema_warmup: bool,
-) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
-    """train_step(state, images uint8 [b h w c]) -> (state, metrics).
+) -> Callable[[TrainState, Array | Posed], tuple[TrainState, dict[str, Array]]]:
+    """train_step(state, images uint8 [b h w c], or Posed) -> (state, metrics).
 
     Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
     """
 
-    def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array, key: Array):
-        batch = pair(rngs.stream(key, "views"), images, source_view, target_view)
+    def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
+        batch = pair(rngs.stream(key, "views"), images, source_view, target_view, cameras)
         return jax.value_and_grad(
             lambda params: training_loss(model, process, params, batch_stats, batch, key),
             has_aux=True,
         )(params)
 
-    def accumulated(params: PyTree, batch_stats: PyTree, images: Array, key: Array):
+    def accumulated(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
         # Strided parts: each device keeps its own pictures in every part.
-        b = images.shape[0]
-        parts = images.reshape(b // accumulate, accumulate, *images.shape[1:]).swapaxes(0, 1)
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), images
+        )
 
         def body(carry, inputs):
             loss, gradient, batch_stats = carry
@@ -63,7 +65,7 @@ def make_train_step(
         )
         return (loss / accumulate, batch_stats), jax.tree.map(lambda g: g / accumulate, gradient)
 
-    def train_step(state: TrainState, images: Array) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, images: Array | Posed) -> tuple[TrainState, dict[str, Array]]:
         key = rngs.stream(rngs.root(seed), "train", state.step)
         compute = loss_and_gradient if accumulate == 1 else accumulated
         (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)

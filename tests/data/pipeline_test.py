@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from soda_jax.data import pipeline, records
-from soda_jax.data.pipeline import batch_indices
+from soda_jax.data.cameras import Cameras
+from soda_jax.data.pipeline import batch_indices, view_indices
+from soda_jax.data.source_views import PosedArrays
 from soda_jax.data.sources import open_source
 
 GOLDEN = (
@@ -22,6 +24,10 @@ GOLDEN = (
 def source(n=23):
     x = np.random.RandomState(0).randint(0, 256, (n, 4, 4, 3)).astype(np.uint8)
     return records.ArraySource("test", "train", 4, 3, x)
+
+
+def order(seed, batch_size, n=23):
+    return lambda step: batch_indices(seed, step, batch_size, n)
 
 
 def take(batches, n):
@@ -56,15 +62,17 @@ def test_bad_sizes():
     with pytest.raises(ValueError, match="records 0"):
         batch_indices(0, 0, 4, 0)
     with pytest.raises(ValueError, match="divided among 3 processes"):
-        pipeline.host_batches(source(), jax.device_put, seed=0, batch_size=8, process_count=3)
+        pipeline.host_batches(
+            source(), jax.device_put, order=order(0, 8), batch_size=8, process_count=3
+        )
 
 
 @pytest.mark.parametrize("start", [0, 5])
 def test_device_and_host_give_bitwise_the_same_batches(start):
-    options = dict(seed=1, batch_size=10, start_step=start)
+    options = dict(order=order(1, 10), start_step=start)
     with pipeline.device_batches(source(), jax.device_put, jax.device_put, **options) as batches:
         on_device = take(batches, 6)
-    with pipeline.host_batches(source(), jax.device_put, **options) as batches:
+    with pipeline.host_batches(source(), jax.device_put, batch_size=10, **options) as batches:
         on_host = take(batches, 6)
     np.testing.assert_array_equal(on_device, on_host)
     for k, batch in enumerate(on_host):
@@ -74,7 +82,7 @@ def test_device_and_host_give_bitwise_the_same_batches(start):
 
 
 def test_two_processes_together_read_what_one_reads():
-    options = dict(seed=1, batch_size=20, start_step=3, prefetch=1)
+    options = dict(order=order(1, 20), batch_size=20, start_step=3, prefetch=1)
     with pipeline.host_batches(source(), jax.device_put, **options) as batches:
         whole = take(batches, 4)
     shares = []
@@ -94,8 +102,7 @@ def test_the_batch_takes_the_sharding_of_its_indices():
         source(),
         lambda x: jax.device_put(x, whole),
         lambda x: jax.device_put(x, over_batch),
-        seed=0,
-        batch_size=count,
+        order=order(0, count),
     ) as batches:
         batch = next(batches)
     assert batch.shape == (count, 4, 4, 3) and batch.addressable_shards[0].data.shape[0] == 4
@@ -108,12 +115,13 @@ def test_an_unreadable_picture_is_named_by_the_batch_that_needs_it(tmp_path):
     (tmp_path / "5.png").write_bytes(b"broken")
     folder = open_source("folder", "all", image_size=4, channels=3, path=str(tmp_path))
     guilty = next(step for step in range(8) if 5 in batch_indices(0, step, 1, 8))
-    with pipeline.host_batches(folder, jax.device_put, seed=0, batch_size=1) as batches:
+    one = order(0, 1, n=8)
+    with pipeline.host_batches(folder, jax.device_put, order=one, batch_size=1) as batches:
         take(batches, guilty)
         with pytest.raises(ValueError, match="5.png"):
             next(batches)
     with pytest.raises(ValueError, match="5.png"):
-        pipeline.device_batches(folder, jax.device_put, jax.device_put, seed=0, batch_size=1)
+        pipeline.device_batches(folder, jax.device_put, jax.device_put, order=one)
 
 
 class SlowSource:
@@ -131,7 +139,8 @@ class SlowSource:
 
 def test_closing_stops_the_threads_at_once():
     before = set(threading.enumerate())
-    batches = pipeline.host_batches(SlowSource(), jax.device_put, seed=0, batch_size=4096)
+    many = order(0, 4096, n=10_000)
+    batches = pipeline.host_batches(SlowSource(), jax.device_put, order=many, batch_size=4096)
     time.sleep(0.1)
     assert set(threading.enumerate()) - before
     start = time.monotonic()
@@ -144,8 +153,47 @@ def test_closing_stops_the_threads_at_once():
 
 
 def test_closing_while_batches_wait_to_be_fetched():
-    with pipeline.host_batches(source(), jax.device_put, seed=0, batch_size=4) as batches:
+    options = dict(order=order(0, 4), batch_size=4)
+    with pipeline.host_batches(source(), jax.device_put, **options) as batches:
         next(batches)
         time.sleep(0.1)
     with pytest.raises(StopIteration):
         next(batches)
+
+
+STARTS = np.array([0, 3, 8, 12])
+
+
+def test_views_are_different_ones_of_one_object():
+    batches = [view_indices(0, step, 4, STARTS, 3) for step in range(30)]
+    for batch in batches:
+        objects = np.searchsorted(STARTS, batch, side="right") - 1
+        assert (objects == objects[:, :1]).all()
+        assert all(len(set(row)) == 3 for row in batch.tolist())
+    np.testing.assert_array_equal(view_indices(0, 7, 4, STARTS, 3), batches[7])
+    # Every view of an object comes at every place.
+    last = np.concatenate(batches)[:, 2]
+    np.testing.assert_array_equal(np.unique(last), np.arange(12))
+
+
+def test_an_object_with_too_few_views_is_named():
+    with pytest.raises(ValueError, match="object 0 has 3 views; 4 are needed"):
+        view_indices(0, 0, 4, STARTS, 4)
+
+
+def test_posed_batches_are_the_same_from_device_and_host():
+    seen = Cameras(
+        np.random.RandomState(1).rand(12, 4, 4).astype(np.float32), np.ones((12, 4), np.float32)
+    )
+    pictures = np.random.RandomState(0).randint(0, 256, (12, 4, 4, 3)).astype(np.uint8)
+    posed = PosedArrays("test", "train", 4, 3, pictures, seen=seen, starts=STARTS)
+    assert isinstance(posed, records.PosedSource) and not isinstance(source(), records.PosedSource)
+    options = dict(order=lambda step: view_indices(0, step, 4, STARTS, 3), start_step=2)
+    with pipeline.device_batches(posed, jax.device_put, jax.device_put, **options) as batches:
+        on_device = next(batches)
+    with pipeline.host_batches(posed, jax.device_put, batch_size=4, **options) as batches:
+        on_host = next(batches)
+    jax.tree.map(np.testing.assert_array_equal, on_device, on_host)
+    expected = view_indices(0, 2, 4, STARTS, 3)
+    np.testing.assert_array_equal(on_host.images, pictures[expected])
+    np.testing.assert_array_equal(on_host.seen.pose, seen.pose[expected])

@@ -1,0 +1,84 @@
+"""Rooms with one to three solids, drawn when they are asked for: other views of what one has seen.
+
+Nothing is downloaded. The preset "regression" is what the preset "cpu" is measured against: the
+same networks, but a denoiser that is given nothing but noise, so that it learns to draw the mean
+picture of each code and camera.
+
+Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=runs/scenes
+           python -m soda_jax pretrain --config=configs/scenes.py:regression \\
+               --workdir=runs/scenes_regression
+           python -m soda_jax novel_views --workdir=runs/scenes \\
+               --config.novel_views.compare="('runs/scenes_regression',)"
+Hardware:  two CPU cores (cpu, regression); one GPU of 24 GB or more (full)
+Reaches:   results/novel_views.md
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(preset: str = "full") -> ml_collections.ConfigDict:
+    config = base.get_config()
+    config.name = f"scenes_{preset}"
+    config.data.source = "scenes"
+    config.data.image_size = 64
+    config.data.placement = "host"  # drawn as they are needed, not all 1.6 million first
+    posed(config)
+    presets = {"full": full, "cpu": cpu, "regression": regression}
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r}: one of {', '.join(presets)}")
+    presets[preset](config)
+    return config
+
+
+def posed(config: ml_collections.ConfigDict) -> None:
+    """Source and target are other views of one object: no crop, no flip, no noise on the source."""
+    for view in (config.views.source, config.views.target):
+        view.crop_prob = 0.0
+        view.flip_prob = 0.0
+    config.views.source.noise = 0.0
+    config.cameras.encoding = "ray"
+    # A picture holds what its code and camera tell: little is left to guess at low noise [D].
+    config.diffusion.prediction = "x_0"
+    config.sample.guidance_scale = 0.0
+
+
+def full(config: ml_collections.ConfigDict) -> None:
+    """base's networks at 64 px, with the paper's encoding of rays [P]."""
+    config.model.dtype = "bfloat16"
+    config.model.z_size = 256
+    config.views.source.size = 64
+    config.views.target.size = 64
+    config.cameras.channels = 512
+    config.model.denoiser.attention_levels = (2, 3)
+    config.model.denoiser.cross_attention_levels = (2, 3)
+    config.train.batch_size = 256
+    config.train.num_steps = 50_000
+
+
+def cpu(config: ml_collections.ConfigDict) -> None:
+    """Small networks; both sides at 32 px; everything here is ours [D]."""
+    base.small(config)
+    config.data.image_size = 32
+    config.model.z_size = 126  # nine sections of 14
+    config.model.encoder.stem = "patch"
+    config.model.denoiser.multipliers = (1, 2, 2, 2)
+    config.model.bottleneck.section_drop_rate = 0.0
+    config.train.batch_size = 32
+    config.train.num_steps = 4000
+    config.train.checkpoint_every = 500
+    config.train.diagnose_every = 500
+    config.train.probe_every = 2000
+    config.train.frechet_images = 0
+    config.train.sample_every = 2000
+    config.sample.num_steps = 20
+
+
+def regression(config: ml_collections.ConfigDict) -> None:
+    """z and the camera alone: at these t the linear schedule leaves 4e-5 of the variance [D]."""
+    cpu(config)
+    config.model.bottleneck.latent_drop_rate = 0.0
+    config.diffusion.schedule = "linear"
+    config.diffusion.t_min = 0.999
+    config.sample.num_steps = 1

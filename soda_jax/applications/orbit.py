@@ -1,0 +1,29 @@
+"""Cameras that go around an object."""
+
+import numpy as np
+
+from soda_jax.data.cameras import meeting_point
+
+
+def orbit(poses: np.ndarray, num_frames: int) -> np.ndarray:
+    """Poses [s 4 4] on a circle, which begins at the first of an object's cameras [n 4 4].
+
+    Around the point that their optical axes meet in, and the mean of their upward axes.
+    """
+    poses = np.asarray(poses, np.float64)
+    centre = meeting_point(poses)
+    up = -poses[:, :3, 1].mean(0)
+    up /= np.linalg.norm(up)
+    angles = np.arange(num_frames) * (2 * np.pi / num_frames)
+    return np.stack([turned(poses[0], centre, up, angle) for angle in angles]).astype(np.float32)
+
+
+def turned(pose: np.ndarray, centre: np.ndarray, axis: np.ndarray, angle: float) -> np.ndarray:
+    """A pose [4 4], carried around the line through a centre along a unit axis, radians."""
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues
+    moved = np.eye(4)
+    moved[:3, :3] = turn @ pose[:3, :3]
+    moved[:3, 3] = centre + turn @ (pose[:3, 3] - centre)
+    return moved

@@ -1,0 +1,337 @@
+"""Posed pictures of objects: the folders of NMR, SRN and NeRF, and .npz files."""
+
+import dataclasses
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from soda_jax.data import cameras, images, records
+from soda_jax.data.cameras import Cameras
+from soda_jax.data.source_folder import ENDINGS, FolderSource
+
+# A folder is an object's where it holds this.
+MARKS = {"nmr": "cameras.npz", "srn": "pose", "transforms": "transforms.json"}
+
+
+class PosedObject(NamedTuple):
+    """An object's pictures (names relative to the root) and their cameras [v]."""
+
+    folder: str
+    files: list[str]
+    seen: Cameras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PosedFolder(FolderSource):
+    """Picture files with cameras: see `records.PosedSource`."""
+
+    seen: Cameras = None
+    starts: np.ndarray = None
+
+    def cameras(self, indices: np.ndarray) -> Cameras:
+        return Cameras(*(part[np.asarray(indices)] for part in self.seen))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PosedArrays(records.ArraySource):
+    """Pictures in an array with cameras: see `records.PosedSource`."""
+
+    seen: Cameras = None
+    starts: np.ndarray = None
+
+    def cameras(self, indices: np.ndarray) -> Cameras:
+        return Cameras(*(part[np.asarray(indices)] for part in self.seen))
+
+
+def open_views(layout: str, path: str, split: str, image_size: int, channels: int):
+    """Opens posed pictures: a `records.PosedSource`. All cameras get the axes of OpenCV.
+
+    Args:
+      layout: "nmr": <object>/image/*.png and cameras.npz, as the softras split of NMR has them,
+        with softras_<split>.lst in each category's folder; "srn": <object>/rgb/*.png, pose/*.txt
+        and intrinsics.txt, as in ShapeNet-SRN; "transforms": <object>/transforms.json, as
+        Blender, NeRF and instant-ngp write them, or transforms_<split>.json of one object;
+        "posed_arrays": an .npz, see `open_npz`.
+      split: a folder named so or ending in _<split>; else a list (nmr); else objects are divided
+        90/10 by a hash of their names.
+
+    Raises:
+      FileNotFoundError, ValueError: what is missing or wrong, and where: no camera for a picture,
+        a pose that isn't a rotation, mixed conventions, ...
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    if layout == "posed_arrays":
+        return open_npz(path, split, image_size, channels)
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"no folder of objects at {path}")
+    read = {"nmr": _read_nmr, "srn": _read_srn, "transforms": _read_transforms}[layout]
+    whole = os.path.join(path, f"transforms_{split}.json")
+    if layout == "transforms" and os.path.isfile(whole):
+        objects = [_read_transforms(path, path, whole)]
+    else:
+        root, folders = _of_split(path, split, MARKS[layout])
+        objects = [read(root, folder) for folder in folders]
+        path = root
+    for item in objects:
+        _check(os.path.join(path, item.folder), item.seen.pose, len(item.files))
+    categories = [os.path.dirname(item.folder) for item in objects]
+    names = tuple(sorted(set(categories)))
+    counts = [len(item.files) for item in objects]
+    classes = np.repeat([names.index(category) for category in categories], counts)
+    return PosedFolder(
+        layout,
+        split,
+        image_size,
+        channels,
+        path,
+        tuple(file for item in objects for file in item.files),
+        classes.astype(np.int32) if len(names) > 1 else None,
+        names if len(names) > 1 else None,
+        seen=Cameras(*map(np.concatenate, zip(*(item.seen for item in objects), strict=True))),
+        starts=np.cumsum([0, *counts]).astype(np.int64),
+    )
+
+
+def open_npz(path: str, split: str, image_size: int, channels: int) -> PosedArrays:
+    """Opens an .npz of n objects with v views each.
+
+    Its arrays: images [n v h w c] uint8; cam2world [n v 4 4] or [v 4 4]; K [3 3], in pixels of
+    these pictures. And, where they are known: convention ("opencv", the default, "opengl" or
+    "blender"), labels [n], factors [n v k] with factor_names [k], split [n] (names of splits).
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no arrays at {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as .npz ({error})") from error
+    for key in ("images", "cam2world", "K"):
+        if key not in arrays:
+            raise ValueError(
+                f"{path}: no array {key!r} ({', '.join(arrays)}); posed pictures need images "
+                "[n v h w c], cam2world [n v 4 4] and K [3 3]"
+            )
+    pictures, matrix = arrays["images"], arrays["K"]
+    if pictures.ndim != 5 or pictures.shape[-1] not in (1, 3, 4) or matrix.shape != (3, 3):
+        raise ValueError(
+            f"{path}: images of shape {pictures.shape} and K of shape {matrix.shape}; expected "
+            "[n v h w 1|3|4] and [3 3]"
+        )
+    n, v, height, width = pictures.shape[:4]
+    poses = arrays["cam2world"]
+    if poses.shape not in ((v, 4, 4), (n, v, 4, 4)):
+        raise ValueError(
+            f"{path}: cam2world of shape {poses.shape}; expected {(n, v, 4, 4)}: a camera for each "
+            "picture"
+        )
+    poses = cameras.to_opencv(poses, str(arrays.get("convention", "opencv")))
+    poses = np.broadcast_to(poses, (n, v, 4, 4))
+    chosen = _chosen_objects(path, arrays.get("split"), n, split)
+    for index in chosen:
+        _check(f"{path}, object {index}", poses[index], v)
+    factors = arrays.get("factors")
+    if factors is not None and factors.shape[:2] != (n, v):
+        raise ValueError(f"{path}: factors of shape {factors.shape}; expected [{n} {v} k]")
+    names = tuple(str(name) for name in arrays.get("factor_names", ()))
+    labels = arrays.get("labels")
+    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    fitted = images.to_uint8(pictures[chosen].reshape(-1, *pictures.shape[2:]), path)
+    return PosedArrays(
+        f"posed_arrays {os.path.basename(path)}",
+        split,
+        image_size,
+        channels,
+        images.fit_arrays(fitted, image_size, channels),
+        None if labels is None else np.repeat(labels[chosen].astype(np.int32), v),
+        None,
+        None,
+        None if factors is None else factors[chosen].reshape(len(chosen) * v, -1),
+        () if factors is None else names or tuple(f"factor{i}" for i in range(factors.shape[2])),
+        seen=Cameras(poses[chosen].reshape(-1, 4, 4), np.tile(intrinsics, (len(chosen) * v, 1))),
+        starts=np.arange(len(chosen) + 1, dtype=np.int64) * v,
+    )
+
+
+def _chosen_objects(path: str, splits: np.ndarray | None, count: int, split: str) -> np.ndarray:
+    if splits is None or split == "all":
+        records.check_split(path, split, records.DIVIDED)
+        return records.divide(map(str, range(count)), split)
+    records.check_split(path, split, sorted({str(name) for name in splits}))
+    return np.flatnonzero(np.array([str(name) for name in splits]) == split)
+
+
+def _check(name: str, poses: np.ndarray, num_pictures: int) -> None:
+    if len(poses) != num_pictures:
+        raise ValueError(f"{name}: {num_pictures} pictures, but {len(poses)} cameras")
+    cameras.check_poses(poses, name)
+    cameras.check_facing(poses, name)
+
+
+def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str]]:
+    """The root of a split, and its objects' folders relative to it, sorted."""
+    tops = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    named = [top for top in tops if top == split or top.endswith(f"_{split}")]
+    root = os.path.join(path, named[0]) if named else path
+    found = sorted(_marked(root, mark))
+    if not found:
+        raise ValueError(f"{root}: no objects there (folders that hold {mark!r})")
+    if named:
+        return root, found
+    listed = _listed(root, split)
+    if listed is not None:
+        found = [folder for folder in found if folder in listed]
+        if not found:
+            raise ValueError(f"{root}: none of the objects of softras_{split}.lst is there")
+        return root, found
+    records.check_split(path, split, records.DIVIDED)
+    return root, [found[index] for index in records.divide(found, split)]
+
+
+def _marked(root: str, mark: str) -> Iterator[str]:
+    for folder, inner, files in os.walk(root):
+        if mark in inner or mark in files:
+            inner.clear()
+            yield os.path.relpath(folder, root)
+
+
+def _listed(root: str, split: str) -> set[str] | None:
+    """The objects that softras_<split>.lst files name, in the folders of categories."""
+    found, known = set(), False
+    for category in sorted(os.listdir(root)):
+        file = os.path.join(root, category, f"softras_{split}.lst")
+        if os.path.isfile(file):
+            known = True
+            with open(file, encoding="utf-8") as lines:
+                found |= {os.path.join(category, line.strip()) for line in lines if line.strip()}
+    return found if known else None
+
+
+def _pictures(root: str, folder: str, inner: str) -> list[str]:
+    place = os.path.join(root, folder, inner)
+    if not os.path.isdir(place):
+        raise ValueError(f"{os.path.join(root, folder)}: no folder {inner!r} of pictures")
+    names = sorted(name for name in os.listdir(place) if name.lower().endswith(ENDINGS))
+    return [os.path.join(folder, inner, name) for name in names]
+
+
+def _read_nmr(root: str, folder: str) -> PosedObject:
+    files = _pictures(root, folder, "image")
+    path = os.path.join(root, folder, MARKS["nmr"])
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            numbers = [int(re.findall(r"\d+", os.path.basename(file))[-1]) for file in files]
+            for number, file in zip(numbers, files, strict=True):
+                if not {f"world_mat_{number}", f"world_mat_inv_{number}"} & {*held.files}:
+                    raise ValueError(f"{file} has no camera world_mat_{number}")
+            poses = [
+                held[f"world_mat_inv_{number}"]
+                if f"world_mat_inv_{number}" in held.files
+                else np.linalg.inv(held[f"world_mat_{number}"])
+                for number in numbers
+            ]
+            lens = [held[f"camera_mat_{number}"] for number in numbers]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, np.linalg.LinAlgError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    # Its lens maps to [-1, 1]: halves are shares of the picture.
+    lens = np.stack(lens)
+    intrinsics = np.stack([lens[:, 0, 0], lens[:, 1, 1]], -1) / 2
+    centre = (lens[:, :2, 2] + 1) / 2
+    return PosedObject(
+        folder,
+        files,
+        Cameras(_last_row(poses), np.concatenate([intrinsics, centre], -1).astype(np.float32)),
+    )
+
+
+def _read_srn(root: str, folder: str) -> PosedObject:
+    files = _pictures(root, folder, "rgb")
+    place = os.path.join(root, folder)
+    lens = _numbers(os.path.join(place, "intrinsics.txt"))
+    if len(lens) < 8:
+        raise ValueError(f"{place}/intrinsics.txt: expected f cx cy 0, three zeros, 1, h w")
+    height, width = lens[-2:]
+    poses = []
+    for file in files:
+        stem = os.path.splitext(os.path.basename(file))[0]
+        path = os.path.join(place, "pose", f"{stem}.txt")
+        if not os.path.isfile(path):
+            raise ValueError(f"{os.path.join(root, file)} has no camera: no {path}")
+        pose = _numbers(path)
+        if len(pose) != 16:
+            raise ValueError(f"{path}: {len(pose)} numbers; a pose has 16")
+        poses.append(np.reshape(pose, (4, 4)))
+    matrix = np.array([[lens[0], 0, lens[1]], [0, lens[0], lens[2]], [0, 0, 1]])
+    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    seen = Cameras(_last_row(poses), np.tile(intrinsics, (len(files), 1)))
+    return PosedObject(folder, files, seen)
+
+
+def _read_transforms(root: str, folder: str, path: str = "") -> PosedObject:
+    path = path or os.path.join(root, folder, MARKS["transforms"])
+    folder = os.path.relpath(os.path.dirname(path), root)
+    try:
+        with open(path, encoding="utf-8") as file:
+            held = json.load(file)
+        frames = held["frames"]
+        poses = [np.array(frame["transform_matrix"], np.float64) for frame in frames]
+        names = [str(frame["file_path"]) for frame in frames]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a transforms.json ({error})") from error
+    if not frames:
+        raise ValueError(f"{path}: no frames")
+    files = []
+    for name in names:
+        file = os.path.normpath(os.path.join(folder, name))
+        file = file if file.lower().endswith(ENDINGS) else f"{file}.png"
+        if file.startswith("..") or os.path.isabs(file):
+            raise ValueError(f"{path}: the picture {name!r} lies outside its folder")
+        files.append(file)
+    height, width = images.size_of(os.path.join(root, files[0]))
+    height, width = held.get("h", height), held.get("w", width)
+    if "fl_x" in held:
+        focal = held["fl_x"]
+    elif "camera_angle_x" in held:
+        focal = 0.5 * width / np.tan(held["camera_angle_x"] / 2)
+    else:
+        raise ValueError(f"{path}: no camera_angle_x and no fl_x: pictures without a camera")
+    matrix = np.array(
+        [
+            [focal, 0, held.get("cx", width / 2)],
+            [0, held.get("fl_y", focal), held.get("cy", height / 2)],
+            [0, 0, 1],
+        ]
+    )
+    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    poses = cameras.to_opencv(_last_row(poses), "opengl")
+    return PosedObject(folder, files, Cameras(poses, np.tile(intrinsics, (len(files), 1))))
+
+
+def _last_row(poses: list[np.ndarray]) -> np.ndarray:
+    """Poses [v 3 4] or [v 4 4] as [v 4 4]."""
+    poses = np.stack(poses).astype(np.float32)
+    if poses.shape[1:] == (3, 4):
+        last = np.broadcast_to(np.eye(4, dtype=np.float32)[3:], (len(poses), 1, 4))
+        poses = np.concatenate([poses, last], axis=1)
+    return poses
+
+
+def _cropped(intrinsics: np.ndarray, height: float, width: float) -> np.ndarray:
+    """Intrinsics of the middle square that pictures are cut to."""
+    scale = np.array([width, height] * 2) / min(height, width)
+    offset = np.array([0, 0, (scale[0] - 1) / 2, (scale[1] - 1) / 2])
+    return (intrinsics * scale - offset).astype(np.float32)
+
+
+def _numbers(path: str) -> tuple[float, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return tuple(map(float, file.read().split()))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected numbers ({error})") from error

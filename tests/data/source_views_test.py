@@ -1,0 +1,176 @@
+"""Folders and files of posed pictures: each layout gives the cameras that were written."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from soda_jax.data import cameras, records
+from soda_jax.data.sources import open_source
+
+SIZE, FOCAL, VIEWS = 8, 10.0, 4
+
+
+def poses(number):
+    random = np.random.RandomState(number)
+    places = random.normal(size=(VIEWS, 3)) + np.array([0, 0.1, 0])
+    places *= 2 / np.linalg.norm(places, axis=1, keepdims=True)
+    return cameras.look_at(places, np.zeros(3), np.array([0.0, 1.0, 0.0]))
+
+
+def pictures(number):
+    return np.random.RandomState(number).randint(0, 256, (VIEWS, SIZE, SIZE, 3)).astype(np.uint8)
+
+
+def save(folder, number, names):
+    folder.mkdir(parents=True)
+    for name, picture in zip(names, pictures(number), strict=True):
+        Image.fromarray(picture).save(folder / name)
+
+
+def write_srn(root, name, number):
+    folder = root / name
+    save(folder / "rgb", number, [f"{i:06d}.png" for i in range(VIEWS)])
+    (folder / "pose").mkdir()
+    for i, pose in enumerate(poses(number)):
+        text = " ".join(f"{value:.8g}" for value in pose.ravel())
+        (folder / "pose" / f"{i:06d}.txt").write_text(text)
+    text = f"{FOCAL} {SIZE / 2} {SIZE / 2} 0.\n0. 0. 0.\n1.\n{SIZE} {SIZE}\n"
+    (folder / "intrinsics.txt").write_text(text)
+
+
+def write_nmr(root, name, number):
+    folder = root / name
+    save(folder / "image", number, [f"{i:04d}.png" for i in range(VIEWS)])
+    lens = np.diag([2 * FOCAL / SIZE, 2 * FOCAL / SIZE, 1, 1])
+    held = {}
+    for i, pose in enumerate(poses(number)):
+        held |= {f"world_mat_{i}": np.linalg.inv(pose)[:3], f"world_mat_inv_{i}": pose[:3]}
+        held[f"camera_mat_{i}"] = lens
+    np.savez(folder / "cameras.npz", **held)
+
+
+def write_transforms(root, name, number):
+    folder = root / name
+    save(folder / "images", number, [f"r_{i}.png" for i in range(VIEWS)])
+    frames = [
+        {"file_path": f"./images/r_{i}", "transform_matrix": (pose * [1, -1, -1, 1]).tolist()}
+        for i, pose in enumerate(poses(number))
+    ]
+    angle = 2 * np.arctan(SIZE / 2 / FOCAL)
+    (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+
+
+WRITERS = {"srn": write_srn, "nmr": write_nmr, "transforms": write_transforms}
+
+
+def opened(layout, path, split="all", size=SIZE):
+    return open_source(layout, split, image_size=size, channels=3, path=str(path))
+
+
+@pytest.fixture(params=WRITERS)
+def layout(request):
+    return request.param
+
+
+def test_every_layout_gives_pictures_and_cameras(layout, tmp_path):
+    for number, name in enumerate(("cups/a", "cups/b", "mugs/c")):
+        WRITERS[layout](tmp_path, name, number)
+    source = opened(layout, tmp_path)
+    assert isinstance(source, records.PosedSource) and len(source) == 3 * VIEWS
+    np.testing.assert_array_equal(source.starts, [0, 4, 8, 12])
+    assert source.class_names == ("cups", "mugs")
+    np.testing.assert_array_equal(source.labels(np.array([0, 7, 8])), [0, 0, 1])
+    for number in range(3):
+        rows = np.arange(VIEWS) + number * VIEWS
+        np.testing.assert_array_equal(source.images(rows), pictures(number))
+        seen = source.cameras(rows)
+        np.testing.assert_allclose(seen.pose, poses(number), atol=1e-5)
+        lens = [FOCAL / SIZE, FOCAL / SIZE, 0.5, 0.5]
+        np.testing.assert_allclose(seen.intrinsics, np.tile(lens, (VIEWS, 1)), atol=1e-5)
+    # A picture's cameras can be asked for in the shape of a batch of views.
+    assert source.cameras(np.array([[0, 1], [5, 6]])).pose.shape == (2, 2, 4, 4)
+
+
+def test_folders_and_lists_name_the_splits(tmp_path):
+    write_srn(tmp_path, "cars_train/a", 0)
+    write_srn(tmp_path, "cars_test/b", 1)
+    np.testing.assert_array_equal(opened("srn", tmp_path, "test").images([0])[0], pictures(1)[0])
+    nmr = tmp_path / "nmr"
+    for number, name in enumerate("ab"):
+        write_nmr(nmr, f"0269/{name}", number)
+    (nmr / "0269" / "softras_train.lst").write_text("b\n")
+    np.testing.assert_array_equal(opened("nmr", nmr, "train").images([0])[0], pictures(1)[0])
+    single = tmp_path / "lego"
+    write_transforms(tmp_path, "lego", 2)
+    (single / "transforms.json").rename(single / "transforms_train.json")
+    assert len(opened("transforms", single, "train")) == VIEWS
+
+
+def test_a_wide_picture_keeps_the_camera_of_its_middle(tmp_path):
+    """What is cut to a square keeps its rays: the principal point stays in the middle."""
+    write_transforms(tmp_path, "cup", 0)
+    for file in (tmp_path / "cup" / "images").iterdir():
+        Image.new("RGB", (2 * SIZE, SIZE)).save(file)
+    lens = opened("transforms", tmp_path).cameras([0]).intrinsics[0]
+    focal = SIZE / (SIZE / 2 / FOCAL)  # of the same angle over twice the width
+    np.testing.assert_allclose(lens, [focal / SIZE, focal / SIZE, 0.5, 0.5], atol=1e-5)
+
+
+def test_posed_arrays(tmp_path):
+    images = np.stack([pictures(n) for n in range(3)])
+    matrix = np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]])
+    pose = np.stack([poses(n) for n in range(3)])
+    held = {
+        "images": images, "cam2world": pose * [1, -1, -1, 1], "K": matrix, "convention": "opengl",
+        "labels": np.array([2, 0, 1]), "split": np.array(["train", "test", "train"]),
+        "factors": np.arange(3 * VIEWS).reshape(3, VIEWS, 1), "factor_names": np.array(["n"]),
+    }  # fmt: skip
+    np.savez(tmp_path / "x.npz", **held)
+    source = opened("posed_arrays", tmp_path / "x.npz", "train")
+    np.testing.assert_array_equal(source.images(np.arange(4, 8)), images[2])
+    np.testing.assert_allclose(source.cameras(np.arange(4, 8)).pose, pose[2], atol=1e-6)
+    np.testing.assert_array_equal(source.labels(np.array([0, 4])), [2, 1])
+    np.testing.assert_array_equal(source.factors(np.array([5])), [[9]])
+    held["convention"] = "opencv"
+    np.savez(tmp_path / "y.npz", **held)
+    with pytest.raises(ValueError, match="object 0: all cameras look away"):
+        opened("posed_arrays", tmp_path / "y.npz", "train")
+    del held["cam2world"]
+    np.savez(tmp_path / "z.npz", **held)
+    with pytest.raises(ValueError, match="no array 'cam2world'"):
+        opened("posed_arrays", tmp_path / "z.npz", "train")
+
+
+def test_a_picture_without_a_camera_is_named(layout, tmp_path):
+    WRITERS[layout](tmp_path, "cup", 0)
+    folder = tmp_path / "cup"
+    if layout == "srn":
+        (folder / "pose" / "000002.txt").unlink()
+        told = "000002.png has no camera"
+    elif layout == "nmr":
+        Image.new("RGB", (SIZE, SIZE)).save(folder / "image" / "0004.png")
+        told = "0004.png has no camera"
+    else:
+        held = json.loads((folder / "transforms.json").read_text())
+        del held["camera_angle_x"]
+        (folder / "transforms.json").write_text(json.dumps(held))
+        told = "pictures without a camera"
+    with pytest.raises(ValueError, match=told):
+        opened(layout, tmp_path)
+
+
+def test_a_pose_that_is_no_rotation_is_named(tmp_path):
+    write_srn(tmp_path, "cup", 0)
+    file = tmp_path / "cup" / "pose" / "000001.txt"
+    file.write_text(file.read_text().replace("-", "", 1).replace(" ", " 2", 1))
+    with pytest.raises(ValueError, match="cup: the pose of view 1 is"):
+        opened("srn", tmp_path)
+
+
+def test_nothing_where_objects_are_expected(layout, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder of objects"):
+        opened(layout, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no objects there"):
+        opened(layout, tmp_path)

@@ -1,0 +1,227 @@
+"""Models that know of cameras: what they are told, and what the command draws and measures."""
+
+import json
+import pathlib
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import soda_jax
+from soda_jax import experiment, pretrained
+from soda_jax.applications.orbit import orbit
+from soda_jax.applications.reconstruct import under_code
+from soda_jax.config_schema import ConfigError, load
+from soda_jax.data import cameras, views
+from soda_jax.data.cameras import Cameras
+from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
+from soda_jax.novel_views import novel_views
+from soda_jax.pretrain import pretrain
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = (
+    "--config.data.image_size=16", "--config.views.source.size=16", "--config.views.target.size=16",
+    "--config.model.encoder.width_multiplier=0.0625", "--config.model.denoiser.width=8",
+    "--config.model.denoiser.head_size=8", "--config.model.denoiser.multipliers=(1,2)",
+    "--config.model.denoiser.cross_attention_levels=(1,)", "--config.model.z_size=10",
+    "--config.model.denoiser.zero_init=False", "--config.cameras.channels=18",
+    "--config.cameras.rgb_features=4", "--config.cameras.max_sources=2",
+    "--config.train.batch_size=8", "--config.train.num_steps=2", "--config.train.log_every=1",
+    "--config.train.diagnose_every=2", "--config.train.probe_every=0",
+    "--config.train.sample_every=0", "--config.sample.num_steps=2", "--config.sample.batch_size=16",
+    "--config.novel_views.num_objects=4", "--config.novel_views.targets=2",
+    "--config.novel_views.num_shown=2", "--config.novel_views.orbit_frames=4",
+)  # fmt: skip
+
+
+def tiny(*overrides):
+    return load(str(ROOT / "configs" / "scenes.py:cpu"), [*TINY, *overrides])
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("scenes")
+    pretrain(tiny(), str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return soda_jax.load(str(workdir))
+
+
+@pytest.fixture(scope="module")
+def posed(model):
+    """Eight objects with three views each: pictures and cameras."""
+    source = experiment.open_data(model.parts, "test")
+    indices = source.starts[:8, None] + np.arange(3)[None]
+    pictures = source.images(indices.ravel()).reshape(8, 3, 16, 16, 3)
+    return pictures, source.cameras(indices)
+
+
+def some(seen, *where):
+    return Cameras(*(part[where] for part in seen))
+
+
+EVERY = slice(None)
+
+
+def test_training_logs_what_z_is_worth(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "loss_with_code/shuffled", "effective_rank"} <= set().union(*lines)
+
+
+def test_pairs_have_one_to_k_sources_each_as_often():
+    b, k = 4000, 3
+    seen = Cameras(jnp.broadcast_to(jnp.eye(4), (b, k + 1, 4, 4)), jnp.full((b, k + 1, 4), 0.5))
+    images = jnp.broadcast_to(
+        jnp.arange(k + 1, dtype=jnp.uint8)[None, :, None, None, None], (b, k + 1, 1, 1, 3)
+    )
+    view = views.View(size=1, crop_prob=0.0, flip_prob=0.0)
+    options = views.CameraOptions(channels=6)
+    pair = jax.jit(views.pair, static_argnums=(2, 3, 4))
+    batch = pair(jax.random.key(0), views.Posed(images, seen), view, view, options)
+    np.testing.assert_allclose(
+        batch.source[:, :, 0, 0, 0] * 127.5 + 127.5, [[0, 1, 2]] * b, atol=0.01
+    )
+    np.testing.assert_allclose(batch.target[:, 0, 0, 0] * 127.5 + 127.5, 3, atol=0.01)
+    mask = np.asarray(batch.poses.source_mask)
+    assert mask[:, 0].all() and (mask[:, 1] >= mask[:, 2]).all()
+    np.testing.assert_allclose(np.bincount(mask.sum(1))[1:] / b, 1 / k, atol=0.03)
+
+
+def test_a_code_is_the_mean_of_its_sources_codes(model, posed):
+    pictures, seen = posed
+    # In the world, so that each source's own code doesn't depend on which comes first.
+    both = model.encode_views(pictures[:, :2], some(seen, EVERY, slice(2)))
+    masked = model.encode_views(pictures, seen, np.tile([True, True, False], (8, 1)))
+    np.testing.assert_allclose(masked, both, atol=1e-5)
+    first = model.encode_views(pictures[:, :1], some(seen, EVERY, slice(1)))
+    np.testing.assert_allclose(first, model.encode(pictures[:, 0]), atol=1e-5)
+    assert np.abs(first - both).max() > 1e-3
+    hidden = np.tile([True, False, False], (8, 1))
+    np.testing.assert_allclose(model.encode_views(pictures, seen, hidden), first, atol=1e-5)
+
+
+def test_turning_the_whole_world_changes_nothing(model, posed):
+    pictures, seen = posed
+    turn = cameras.look_at(np.array([1.0, 2.0, 0.5]), np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    turned = Cameras(turn[None, None] @ seen.pose, seen.intrinsics)
+    one, other = (
+        model.novel_views(
+            pictures[:, :2], some(world, EVERY, slice(2)), some(world, EVERY, slice(2, 3))
+        )
+        for world in (seen, turned)
+    )
+    assert one.shape == (8, 1, 16, 16, 3)
+    np.testing.assert_allclose(one.astype(int), other.astype(int), atol=1)
+
+
+def test_the_camera_is_used_with_z_and_without(model, posed):
+    pictures, seen = posed
+    sources = pictures[:, :1], some(seen, EVERY, slice(1))
+    for null in (False, True):
+        drawn = model.novel_views(*sources, some(seen, EVERY, slice(1, 3)), null=null)
+        alike = model.novel_views(*sources, some(seen, EVERY, [1, 1]), null=null)
+        assert (drawn[:, 0] != drawn[:, 1]).any()
+        # The same camera twice: another noise, and another picture, but for z's sake.
+        assert np.abs(alike[:, 0].astype(int) - alike[:, 1]).mean() > 0
+
+
+def test_the_unconditional_pass_keeps_the_pose(model):
+    """In guidance f(0) is given the target's rays as f(z) is."""
+    parts = model.parts
+    x_t, t, z = jnp.ones((1, 16, 16, 3)), jnp.ones((1,)), jnp.zeros((1, 10))
+    rays = jnp.linspace(-1, 1, 16 * 16 * 18).reshape(1, 16, 16, 18)
+
+    @partial(jax.jit, static_argnums=0)
+    def predict(scale, rays):
+        denoise_fn = under_code(
+            parts.model, model.variables, z, guidance_scale=scale, target_rays=rays
+        )
+        return denoise_fn(x_t, t)
+
+    # With a null code both passes are the same function of (x_t, t, rays), whatever the scale.
+    np.testing.assert_allclose(predict(0.0, rays), predict(2.0, rays), atol=1e-4)
+    assert jnp.abs(predict(2.0, rays) - predict(2.0, -rays)).max() > 1e-3
+
+
+def test_wrong_sources_and_cameras_are_named(model, posed):
+    pictures, seen = posed
+    with pytest.raises(ValueError, match="k > 0 sources"):
+        model.encode_views(pictures[:, :0], some(seen, EVERY, slice(0)))
+    with pytest.raises(ValueError, match="keep a source of each"):
+        model.encode_views(pictures, seen, np.zeros((8, 3), bool))
+    with pytest.raises(ValueError, match="one for each picture"):
+        model.encode_views(pictures, some(seen, EVERY, slice(2)))
+    broken = seen.pose.copy()
+    broken[0, 1, :3, :3] *= 2
+    with pytest.raises(ValueError, match="sources: the pose of view 1 is not a rotation"):
+        model.encode_views(pictures, Cameras(broken, seen.intrinsics))
+
+
+def test_a_model_of_the_world_wants_a_camera_for_each_picture(posed):
+    world = pretrained.untrained(tiny("--config.cameras.relative=False"))
+    with pytest.raises(ValueError, match="a picture needs its camera"):
+        world.encode(posed[0][:, 0])
+
+
+def test_models_and_pictures_without_cameras_are_refused(monkeypatch, workdir):
+    with pytest.raises(ConfigError, match="cameras.encoding.*nearest: 'none'"):
+        tiny("--config.data.source=digits")
+    with pytest.raises(ConfigError, match="views.target.crop_prob.*would move the rays"):
+        tiny("--config.views.target.crop_prob=0.5")
+    plain = tiny("--config.cameras.encoding=none")
+    monkeypatch.setattr(
+        pretrained,
+        "restore",
+        lambda *args, **kwargs: SimpleNamespace(parts=experiment.build(plain)),
+    )
+    with pytest.raises(ConfigError, match="knows of no cameras"):
+        novel_views(plain, str(workdir))
+
+
+def test_an_orbit_goes_around_what_the_cameras_look_at(posed):
+    poses = posed[1].pose[0]
+    path = orbit(poses, 8)
+    cameras.check_poses(path, "orbit")
+    np.testing.assert_allclose(path[0], poses[0], atol=1e-5)
+    centre = cameras.meeting_point(np.asarray(poses, np.float64))
+    distance = np.linalg.norm(path[:, :3, 3] - centre, axis=1)
+    np.testing.assert_allclose(distance, distance[0], rtol=1e-4)
+    np.testing.assert_allclose(path[:4, :3, 3] + path[4:, :3, 3], np.broadcast_to(
+        path[0, :3, 3] + path[4, :3, 3], (4, 3)), atol=1e-4)  # fmt: skip
+
+
+def test_references_take_the_most_alike_cameras():
+    angles = np.radians([0, 40, 90])
+    places = np.stack([2 * np.cos(angles), np.zeros(3), 2 * np.sin(angles)], -1)
+    poses = cameras.look_at(places, np.zeros(3), np.array([0.0, 1.0, 0.0]))
+    pictures = np.arange(3, dtype=np.uint8)[None, :, None, None, None] * np.ones(
+        (1, 1, 2, 2, 3), np.uint8
+    )
+    nearest = nearest_source(pictures, poses[None], poses[None][:, ::-1], 3)
+    np.testing.assert_array_equal(nearest[0, :, 0, 0, 0], [2, 1, 0])
+    nearest = nearest_source(pictures, poses[None], poses[None][:, ::-1], 2)
+    np.testing.assert_array_equal(nearest[0, :, 0, 0, 0], [1, 1, 0])
+    many = np.repeat(pictures[0], 32, axis=0)
+    mean = mean_of_nearest(many, np.repeat(poses, 32, axis=0), poses[None, 1:])
+    np.testing.assert_array_equal(mean[0, :, 0, 0, 0], [1, 2])
+
+
+def test_the_command_draws_and_measures(workdir):
+    config = tiny(f"--config.novel_views.compare=('{workdir}',)")
+    page = pathlib.Path(novel_views(config, str(workdir)))
+    values = json.loads((page.parent / "novel_views.json").read_text())
+    rows = values["rows"]
+    assert {
+        "from 1", "from 2", "nearest of 1 sources", "nearest of 2 sources", "no z",
+        "mean picture of the pose", f"{workdir}, from 2",
+    } <= set(rows)  # fmt: skip
+    assert rows["from 2"] == rows[f"{workdir}, from 2"] and rows["from 1"] != rows["no z"]
+    assert sum(row["views"] for row in values["angles"]) == 8
+    assert len(values["poses"]) == 3 and values["objects"] == 4
+    assert (page.parent / "views.png").exists() and (page.parent / "orbit.gif").exists()
