@@ -86,7 +86,7 @@ def invert_pictures(
     target_rays: Array | None = None,
     spacing: str = "t",
     num_iterations: int = 3,
-    first_iterations: int = 10,
+    first_iterations: int = 40,
 ) -> Array:
     """x_T [b h w c], from which `decode` draws the pictures x_0 [b h w c] under the codes z [b z].
 
