@@ -63,7 +63,9 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.data.image_size = 32
     config.model.z_size = 126  # nine sections of 14
     config.model.encoder.stem = "patch"
-    config.model.denoiser.multipliers = (1, 2, 2, 2)
+    config.model.denoiser.multipliers = (1, 1, 2, 2)
+    config.cameras.channels = 42
+    config.cameras.rgb_features = 16
     config.model.bottleneck.section_drop_rate = 0.0
     config.train.batch_size = 32
     config.train.num_steps = 4000

@@ -16,7 +16,10 @@ from PIL import Image
 
 from soda_jax import inference
 from soda_jax.applications.codes import mix
+from soda_jax.applications.orbit import beside, stand
 from soda_jax.data import images
+from soda_jax.data.cameras import Cameras
+from soda_jax.data.records import PosedSource
 from soda_jax.pretrained import Pretrained
 from soda_jax.uses.common import Studio
 from soda_jax.uses.directions import of_sections, unsupervised
@@ -25,6 +28,8 @@ KEPT = 64  # dropped pictures that are remembered
 CHUNK = 2  # steps of the sampler between two pictures of the stream
 FARTHEST = 5.0  # deviations that a slider goes
 MAX_SEED = 2**31 - 1
+MOST_TURN, MOST_LIFT = 180.0, 60.0  # degrees that the camera goes around and over
+STANDING = 8  # objects from which it is read how cameras stand
 
 
 class InputError(ValueError):
@@ -55,6 +60,7 @@ class Playground:
             for guided in (True, False)
         }
         self._name = config.name
+        self._stand = None if model.parts.cameras is None else how_cameras_stand(studio.test)
         shown = studio.sources
         self._offered = {
             f"test{i}": _Picture(image, z)
@@ -71,6 +77,7 @@ class Playground:
             "sections": list(self._sizes),
             "directions": {name: len(x.vectors) for name, x in self._directions.items()},
             "farthest": FARTHEST,
+            "turns": self._stand is not None,
         }
 
     def upload(self, data: bytes, name: str) -> dict[str, Any]:
@@ -89,6 +96,7 @@ class Playground:
     def draw(self, request: Any) -> Iterator[dict[str, Any]]:
         """Checks a request, then draws: one {"step", "of", "picture"} after every few steps."""
         first, z, seed, keeps_noise = self._read(request)
+        seen = self._camera(request.get("camera"))
         if keeps_noise and first.x_T is None:
             first.x_T = self._model.invert(
                 first.image[None], first.z[None], num_steps=self._num_steps
@@ -96,14 +104,14 @@ class Playground:
         x_t = first.x_T if keeps_noise else self._noise(seed, np.arange(1))
         watch = self._watch[not keeps_noise]
         for step in range(0, self._num_steps, CHUNK):
-            x_t, picture = watch(self._model.variables, z[None], x_t, step)
+            x_t, picture = watch(self._model.variables, z[None], x_t, step, seen)
             done = min(step + CHUNK, self._num_steps)
             yield {"step": done, "of": self._num_steps, "picture": as_url(np.asarray(picture)[0])}
 
     def _read(self, request: Any) -> tuple[_Picture, np.ndarray, int, bool]:
         if not isinstance(request, dict):
             raise InputError("a request must be an object")
-        known = {"a", "b", "from_b", "moves", "seed", "keep_noise"}
+        known = {"a", "b", "from_b", "moves", "seed", "keep_noise", "camera"}
         if extra := set(request) - known:
             raise InputError(
                 f"a request has no field {min(extra)!r}; it has {', '.join(sorted(known))}"
@@ -142,6 +150,21 @@ class Playground:
             raise InputError("keep_noise must be true or false")
         return first, z.astype(np.float32), seed, keeps_noise
 
+    def _camera(self, asked: Any) -> Cameras | None:
+        """The camera of a request, {"turn": degrees, "lift": degrees}; None: the picture's own."""
+        if asked is None:
+            return None
+        if self._stand is None:
+            raise InputError("camera: this model knows of no cameras")
+        if not isinstance(asked, dict) or set(asked) != {"turn", "lift"}:
+            raise InputError("camera must be an object with turn and lift")
+        for name, most in (("turn", MOST_TURN), ("lift", MOST_LIFT)):
+            if type(asked[name]) not in (int, float) or not abs(asked[name]) <= most:
+                raise InputError(f"camera: {name} is a number from {-most:g} to {most:g} degrees")
+        turn, lift = np.radians([asked["turn"], asked["lift"]])
+        lens = inference.own_camera(self._model.parts, (1,)).intrinsics
+        return Cameras(beside(*self._stand, turn, lift)[None], lens)
+
     def _picture(self, identity: Any) -> _Picture:
         found = None
         if isinstance(identity, str):
@@ -149,6 +172,14 @@ class Playground:
         if found is None:
             raise InputError("that picture is not here (any more): pick or drop one again")
         return found
+
+
+def how_cameras_stand(source: PosedSource) -> tuple[np.ndarray, np.ndarray]:
+    """Where cameras of this set see what they look at, and upwards: means over a few objects."""
+    objects = zip(source.starts[:STANDING], source.starts[1:], strict=False)
+    found = [stand(source.cameras(np.arange(*views)).pose) for views in objects]
+    centre, up = (np.mean(part, axis=0) for part in zip(*found, strict=True))
+    return centre, up / np.linalg.norm(up)
 
 
 def as_url(image: np.ndarray) -> str:

@@ -12,14 +12,16 @@ import pytest
 
 import soda_jax
 from soda_jax import experiment, pretrained
-from soda_jax.applications.orbit import orbit
+from soda_jax.applications.orbit import beside, orbit, stand
 from soda_jax.applications.reconstruct import under_code
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.data import cameras, views
 from soda_jax.data.cameras import Cameras
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
 from soda_jax.novel_views import novel_views
+from soda_jax.playground import InputError, Playground
 from soda_jax.pretrain import pretrain
+from soda_jax.uses.common import Studio
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (
@@ -194,6 +196,41 @@ def test_an_orbit_goes_around_what_the_cameras_look_at(posed):
     np.testing.assert_allclose(distance, distance[0], rtol=1e-4)
     np.testing.assert_allclose(path[:4, :3, 3] + path[4:, :3, 3], np.broadcast_to(
         path[0, :3, 3] + path[4, :3, 3], (4, 3)), atol=1e-4)  # fmt: skip
+
+
+def test_going_around_from_a_picture_alone_is_the_orbit_of_its_camera():
+    """On a level ring all cameras stand alike, so what is read from all holds for each."""
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    places = np.stack([2 * np.cos(angles), np.full(8, 1.0), 2 * np.sin(angles)], axis=-1)
+    poses = cameras.look_at(places, np.array([0.0, 0.2, 0.0]), np.array([0.0, 1.0, 0.0]))
+    centre, up = stand(poses)
+    np.testing.assert_allclose(centre, [0, 0, np.hypot(2, 0.8)], atol=1e-5)
+    path = orbit(poses, 6)
+    for step in range(6):
+        moved = poses[0] @ beside(centre, up, step * np.pi / 3, 0.0)
+        np.testing.assert_allclose(moved, path[step], atol=1e-5)
+    lifted = poses[0] @ beside(centre, up, 0.0, np.pi / 6)
+    assert lifted[1, 3] > poses[0][1, 3]  # over the object, and nearer to nothing
+    apart = np.linalg.norm(lifted[:3, 3] - [0, 0.2, 0])
+    np.testing.assert_allclose(apart, np.hypot(2, 0.8), rtol=1e-5)
+
+
+def test_the_page_turns_the_camera(model, tmp_path):
+    with model.parts.config.unlocked():
+        model.parts.config.apply.update(codes=100, num_images=2, num_steps=2)
+    train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
+    playground = Playground(model, Studio(model, train, test, tmp_path))
+    assert playground.setup()["turns"]
+
+    def last(**request):
+        return list(playground.draw({"a": "test0"} | request))[-1]
+
+    own = last()
+    assert last(camera={"turn": 0, "lift": 0}) == own
+    assert last(camera={"turn": 60, "lift": 0}) != own != last(camera={"turn": 0, "lift": 30})
+    for wrong in ({"turn": 0}, {"turn": 0, "lift": 61}, {"turn": "0", "lift": 0}, 3):
+        with pytest.raises(InputError, match="camera"):
+            last(camera=wrong)
 
 
 def test_references_take_the_most_alike_cameras():

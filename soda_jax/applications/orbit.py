@@ -18,6 +18,29 @@ def orbit(poses: np.ndarray, num_frames: int) -> np.ndarray:
     return np.stack([turned(poses[0], centre, up, angle) for angle in angles]).astype(np.float32)
 
 
+def stand(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How cameras [n 4 4] of an object stand: what they look at, and upwards, as they see it.
+
+    Means over the cameras of the point that all axes meet in, and of the mean upward axis, in each
+    camera's own coordinates: [3] and [3].
+    """
+    poses = np.asarray(poses, np.float64)
+    centre, up = meeting_point(poses), -poses[:, :3, 1].mean(0)
+    axes = poses[:, :3, :3]
+    seen = np.einsum("nji,nj->ni", axes, centre - poses[:, :3, 3]).mean(0)
+    up = np.einsum("nji,j->ni", axes, up).mean(0)
+    return seen, up / np.linalg.norm(up)
+
+
+def beside(centre: np.ndarray, up: np.ndarray, turn: float, lift: float) -> np.ndarray:
+    """The pose [4 4], as the camera at the origin sees it, after it went around a centre.
+
+    Lifted over it, then turned around the upward axis, both by radians; see `stand`.
+    """
+    lifted = turned(np.eye(4), centre, np.array([1.0, 0.0, 0.0]), -lift)
+    return turned(lifted, centre, up, turn).astype(np.float32)
+
+
 def turned(pose: np.ndarray, centre: np.ndarray, axis: np.ndarray, angle: float) -> np.ndarray:
     """A pose [4 4], carried around the line through a centre along a unit axis, radians."""
     x, y, z = axis
