@@ -80,6 +80,14 @@ class Studio:
         chosen = self.some_of(self.train, self.config.apply.codes)
         return self.model.features(lambda rows: self.train.images(chosen[rows]), len(chosen))["z"]
 
+    @functools.cached_property
+    def typical(self) -> np.ndarray:
+        """The code [z] of the shown picture that is nearest to the mean of all codes."""
+        apart = (self.z - self.codes.mean(0, keepdims=True)) / (
+            self.codes.std(0, keepdims=True) + 1e-6
+        )
+        return self.z[np.square(apart).sum(1).argmin()]
+
     def some_of(self, source: Source, count: int) -> np.ndarray:
         """Positions of up to count pictures, at random: in a folder they lie class by class."""
         return shuffled(np.arange(len(source)), self.config.seed)[:count]

@@ -37,10 +37,10 @@ def run(studio: Studio) -> dict:
         ]
         if method != "random":
             rows = [
-                line(studio, studio.z[0], directions, i) for i in range(len(directions.vectors))
+                line(studio, studio.typical, directions, i) for i in range(len(directions.vectors))
             ]
             pictures[method] = studio.save(f"directions_{method}", rows)
-    rows = [line(studio, studio.z[0], inside, 0) for inside in of_sections(studio).values()]
+    rows = [line(studio, studio.typical, inside, 0) for inside in of_sections(studio).values()]
     pictures["sections"] = studio.save("directions_sections", rows)
     first = found["principal"]
     steps = np.linspace(-3, 3, 15)
@@ -119,7 +119,7 @@ def labelled(studio: Studio) -> dict:
         return {}
     chosen = studio.some_of(studio.train, 5000)
     labels = studio.train.labels(chosen)
-    z = studio.z[0]
+    z = studio.typical
     rows, read = [], {}
     for label in range(classes):
         if min(np.sum(labels == label), np.sum(labels != label)) < LABELS:
