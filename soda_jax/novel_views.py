@@ -14,6 +14,7 @@ from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.cameras import Cameras, axis_angle
 from soda_jax.data.records import PosedSource
+from soda_jax.evaluation.image_metrics import psnr
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
 from soda_jax.pretrained import Pretrained
 from soda_jax.suites.pictures import Measure, pairwise
@@ -26,7 +27,7 @@ LEGIBLE_SIZE = 96
 def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
     """Draws views of test objects from 1, 2, ... others, measures them; returns the page's path.
 
-    workdir/novel_views/<step>/ gets novel_views.json, views.png, orbit_*.gif and page.html.
+    workdir/novel_views/<step>/ gets novel_views.json, views.png, orbit.gif and page.html.
 
     Raises:
       ConfigError: the model knows of no cameras.
@@ -148,13 +149,13 @@ def score(metrics: dict[str, Measure], truth: np.ndarray, drawn: np.ndarray) -> 
 def by_angle(views: Views, drawn: np.ndarray) -> list[dict]:
     """PSNR from one source, by the angle between its camera's axis and the target's."""
     angles = axis_angle(views.source_cameras.pose[:, :1], views.target_cameras.pose)
-    error = ((views.targets.astype(np.float64) - drawn) ** 2).mean((2, 3, 4))
-    psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+    flat = (x.reshape(-1, *x.shape[2:]) for x in (views.targets, drawn))
+    found = np.asarray(psnr(*flat, data_range=255)).reshape(angles.shape)
     rows = []
     for low, high in zip(ANGLES[:-1], ANGLES[1:], strict=True):
         inside = (angles >= low) & (angles <= high if high == 180 else angles < high)
         if inside.any():
-            values = {"from": low, "to": high, "PSNR": float(psnr[inside].mean())}
+            values = {"from": low, "to": high, "PSNR": float(found[inside].mean())}
             rows.append(values | {"views": int(inside.sum())})
     return rows
 
@@ -174,9 +175,9 @@ def show_views(views: Views, folder) -> str:
 
 
 def larger(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture [h w c], its pixels repeated to the size, where that divides."""
-    times = size // picture.shape[0]
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
+    """A square picture [h w c] at another size, by its nearest pixels."""
+    nearest = np.arange(size) * len(picture) // size
+    return picture[nearest][:, nearest]
 
 
 def draw_orbits(views: Views, folder) -> str:

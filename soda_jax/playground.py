@@ -155,7 +155,7 @@ class Playground:
         if asked is None:
             return None
         if self._stand is None:
-            raise InputError("camera: this model knows of no cameras")
+            raise InputError("camera: this model has none that could be turned")
         if not isinstance(asked, dict) or set(asked) != {"turn", "lift"}:
             raise InputError("camera must be an object with turn and lift")
         for name, most in (("turn", MOST_TURN), ("lift", MOST_LIFT)):
@@ -174,10 +174,16 @@ class Playground:
         return found
 
 
-def how_cameras_stand(source: PosedSource) -> tuple[np.ndarray, np.ndarray]:
-    """Where cameras of this set see what they look at, and upwards: means over a few objects."""
+def how_cameras_stand(source: PosedSource) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where cameras of this set see what they look at, and upwards: means over a few objects.
+
+    None where they look at nothing in common: then the page turns no camera.
+    """
     objects = zip(source.starts[:STANDING], source.starts[1:], strict=False)
-    found = [stand(source.cameras(np.arange(*views)).pose) for views in objects]
+    try:
+        found = [stand(source.cameras(np.arange(*views)).pose) for views in objects]
+    except ValueError:
+        return None
     centre, up = (np.mean(part, axis=0) for part in zip(*found, strict=True))
     return centre, up / np.linalg.norm(up)
 

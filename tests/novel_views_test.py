@@ -18,8 +18,8 @@ from soda_jax.config_schema import ConfigError, load
 from soda_jax.data import cameras, views
 from soda_jax.data.cameras import Cameras
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
-from soda_jax.novel_views import novel_views
-from soda_jax.playground import InputError, Playground
+from soda_jax.novel_views import larger, novel_views
+from soda_jax.playground import InputError, Playground, how_cameras_stand
 from soda_jax.pretrain import pretrain
 from soda_jax.uses.common import Studio
 
@@ -196,6 +196,24 @@ def test_an_orbit_goes_around_what_the_cameras_look_at(posed):
     np.testing.assert_allclose(distance, distance[0], rtol=1e-4)
     np.testing.assert_allclose(path[:4, :3, 3] + path[4:, :3, 3], np.broadcast_to(
         path[0, :3, 3] + path[4, :3, 3], (4, 3)), atol=1e-4)  # fmt: skip
+
+
+def test_cameras_that_look_in_parallel_have_nothing_to_go_around():
+    ahead = np.tile(np.eye(4, dtype=np.float32), (4, 1, 1))
+    ahead[:, 0, 3] = np.arange(4)
+    for around in (stand, lambda poses: orbit(poses, 4)):
+        with pytest.raises(ValueError, match="look in parallel"):
+            around(ahead)
+    apart = SimpleNamespace(
+        starts=np.array([0, 4]), cameras=lambda rows: Cameras(ahead[rows], None)
+    )
+    assert how_cameras_stand(apart) is None
+
+
+def test_a_picture_keeps_its_place_at_another_size():
+    picture = np.arange(4).reshape(2, 2, 1)
+    np.testing.assert_array_equal(larger(picture, 4), picture.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(larger(picture, 3)[..., 0], [[0, 0, 1], [0, 0, 1], [2, 2, 3]])
 
 
 def test_going_around_from_a_picture_alone_is_the_orbit_of_its_camera():

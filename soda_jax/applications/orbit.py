@@ -9,9 +9,12 @@ def orbit(poses: np.ndarray, num_frames: int) -> np.ndarray:
     """Poses [s 4 4] on a circle, which begins at the first of an object's cameras [n 4 4].
 
     Around the point that their optical axes meet in, and the mean of their upward axes.
+
+    Raises:
+      ValueError: they look in parallel.
     """
     poses = np.asarray(poses, np.float64)
-    centre = meeting_point(poses)
+    centre = _centre(poses)
     up = -poses[:, :3, 1].mean(0)
     up /= np.linalg.norm(up)
     angles = np.arange(num_frames) * (2 * np.pi / num_frames)
@@ -23,9 +26,12 @@ def stand(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Means over the cameras of the point that all axes meet in, and of the mean upward axis, in each
     camera's own coordinates: [3] and [3].
+
+    Raises:
+      ValueError: they look in parallel.
     """
     poses = np.asarray(poses, np.float64)
-    centre, up = meeting_point(poses), -poses[:, :3, 1].mean(0)
+    centre, up = _centre(poses), -poses[:, :3, 1].mean(0)
     axes = poses[:, :3, :3]
     seen = np.einsum("nji,nj->ni", axes, centre - poses[:, :3, 3]).mean(0)
     up = np.einsum("nji,j->ni", axes, up).mean(0)
@@ -39,6 +45,15 @@ def beside(centre: np.ndarray, up: np.ndarray, turn: float, lift: float) -> np.n
     """
     lifted = turned(np.eye(4), centre, np.array([1.0, 0.0, 0.0]), -lift)
     return turned(lifted, centre, up, turn).astype(np.float32)
+
+
+def _centre(poses: np.ndarray) -> np.ndarray:
+    centre = meeting_point(poses)
+    if centre is None:
+        raise ValueError(
+            "these cameras look in parallel: there is nothing that they could go around"
+        )
+    return centre
 
 
 def turned(pose: np.ndarray, centre: np.ndarray, axis: np.ndarray, angle: float) -> np.ndarray:

@@ -73,7 +73,7 @@ class CameraOptions:
 
     encoding: str = "ray"
     channels: int = 54
-    max_octave: float = 6.0
+    max_octave: float = 4.0
     relative: bool = True
     max_sources: int = 3
 
