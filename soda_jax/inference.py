@@ -20,6 +20,7 @@ from soda_jax.data.cameras import Cameras
 from soda_jax.data.views import Posed, pair, plain, ray_channels, relative_to_first
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.experiment import Experiment
+from soda_jax.models.autoencoder import mean_of_sources
 from soda_jax.training import sharding
 from soda_jax.training.objective import code_losses
 
@@ -60,8 +61,7 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
         )
         (pooled,) = captured["intermediates"]["encoder"]["trunk"]["__call__"]
         if len(lead) == 2:
-            kept = source_mask[..., None].astype(pooled.dtype)
-            pooled = (kept * pooled.reshape(*lead, -1)).sum(1) / jnp.maximum(kept.sum(1), 1)
+            pooled = mean_of_sources(pooled, source_mask)
         return {"z": z, "pooled": pooled}
 
     return jax.jit(encode, out_shardings=sharding.replicated(experiment.mesh))

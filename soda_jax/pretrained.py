@@ -10,6 +10,7 @@ import numpy as np
 from soda_jax import config_schema, experiment, inference
 from soda_jax.array_types import PyTree
 from soda_jax.data.cameras import Cameras, check_poses, relative
+from soda_jax.data.images import to_uint8
 from soda_jax.evaluation.features import extract
 from soda_jax.experiment import Experiment
 from soda_jax.training.checkpoint import Checkpointer
@@ -261,13 +262,7 @@ class Pretrained:
             raise ValueError(
                 f"pictures must be [n h w {channels}] with n > 0, not {list(images.shape)}"
             )
-        if images.dtype != np.uint8:
-            if not np.issubdtype(images.dtype, np.floating):
-                raise ValueError(f"pictures must be uint8, or floats in [0, 1], not {images.dtype}")
-            if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-                raise ValueError("pictures given as floats must be finite and in [0, 1]")
-            images = np.round(images * 255).astype(np.uint8)
-        return images
+        return to_uint8(images, "the pictures")
 
 
 def load(workdir: str, *, step: int | None = None, weights: str | None = None) -> Pretrained:

@@ -6,6 +6,13 @@ import jax.numpy as jnp
 from soda_jax.array_types import Array, Poses
 
 
+def mean_of_sources(features: Array, source_mask: Array) -> Array:
+    """Features [b*k d] of sources -> [b d]: the mean over those that source_mask [b k] keeps."""
+    kept = source_mask[..., None].astype(features.dtype)
+    features = features.reshape(*source_mask.shape, -1)
+    return (kept * features).sum(1) / jnp.maximum(kept.sum(1), 1)
+
+
 class DiffusionAutoencoder(nn.Module):
     """SODA's model: z = E(source); a prediction D(x_t, t, z) of the target's noise.
 
@@ -35,9 +42,7 @@ class DiffusionAutoencoder(nn.Module):
             return self.encoder(source, train, source_rays)
         b, k = source.shape[:2]
         source, source_rays = (x.reshape(b * k, *x.shape[2:]) for x in (source, source_rays))
-        codes = self.encoder(source, train, source_rays).reshape(b, k, -1)
-        kept = source_mask[..., None].astype(codes.dtype)
-        return (kept * codes).sum(1) / jnp.maximum(kept.sum(1), 1)
+        return mean_of_sources(self.encoder(source, train, source_rays), source_mask)
 
     def denoise(
         self,
