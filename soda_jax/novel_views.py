@@ -1,27 +1,11 @@
 """Pictures of objects from cameras that nobody held there: `python -m soda_jax novel_views`."""
 
-import json
-
 import ml_collections
-import numpy as np
-from PIL import Image
 
-from soda_jax import experiment, inference, page, pretrained
-from soda_jax.applications.orbit import orbit
-from soda_jax.applications.pictures import grid, save_gif
-from soda_jax.chapters import folder_of
+from soda_jax import experiment, pretrained
+from soda_jax.chapters import ChaptersFailed, folder_of, run_chapters, write_page
 from soda_jax.config_schema import ConfigError
-from soda_jax.data import pipeline
-from soda_jax.data.cameras import Cameras, axis_angle
-from soda_jax.data.records import PosedSource
-from soda_jax.evaluation.image_metrics import psnr
-from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
-from soda_jax.pretrained import Pretrained
-from soda_jax.suites.pictures import Measure, pairwise
-
-ANGLES = (0, 30, 60, 90, 120, 150, 180)  # degrees
-POSE_VIEWS = 4096  # training views among which those of a like camera are looked for
-LEGIBLE_SIZE = 96
+from soda_jax.uses import novel_views as chapter
 
 
 def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
@@ -32,6 +16,7 @@ def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
     Raises:
       ConfigError: the model knows of no cameras.
       ValueError: an object has too few views, or a model to compare with knows of no cameras.
+      ChaptersFailed: the views can't be drawn or measured.
     """
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
     if model.parts.cameras is None:
@@ -45,180 +30,11 @@ def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
             raise ValueError(f"{name}: not a model of views at {model.parts.target_shape}")
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     folder = folder_of(workdir, "novel_views", model.step, config.sample.weights)
-    views = Views(model, test)
-    values = measure(views, train, others)
-    values["picture"], values["orbits"] = show_views(views, folder), draw_orbits(views, folder)
-    (folder / "novel_views.json").write_text(json.dumps(values, indent=1) + "\n")
-    path = folder / "page.html"
-    path.write_text(page.whole_page(f"{config.name}, other views", write(values, folder)))
-    print(path)
-    return str(path)
-
-
-class Views:
-    """Test objects: k sources and n targets of each.
-
-    Attributes:
-      sources, targets: uint8 [b k h w c] and [b n h w c], the targets at the denoiser's size.
-      source_cameras, target_cameras: [b k] and [b n].
-    """
-
-    def __init__(self, model: Pretrained, test: PosedSource):
-        config = model.parts.config
-        self.model, self.k, n = model, config.cameras.max_sources, config.novel_views.targets
-        count = min(config.novel_views.num_objects, len(test.starts) - 1)
-        indices = pipeline.view_indices(config.seed, 0, count, test.starts, self.k + n)
-        pictures = test.images(indices.reshape(-1)).reshape(*indices.shape, *test.image_shape)
-        seen = test.cameras(indices)
-        self.sources = pictures[:, : self.k]
-        self.source_cameras = Cameras(*(part[:, : self.k] for part in seen))
-        self.target_cameras = Cameras(*(part[:, self.k :] for part in seen))
-        flat = pictures[:, self.k :].reshape(-1, *test.image_shape)
-        targets = inference.target_pictures(model.parts, flat)
-        self.targets = targets.reshape(count, n, *targets.shape[1:])
-
-    def draw(
-        self, model: Pretrained, count: int, seen: Cameras | None = None, null: bool = False
-    ) -> np.ndarray:
-        """The targets as a model draws them from `count` sources, or from none where `null`."""
-        seen = self.target_cameras if seen is None else seen
-        used = np.broadcast_to(np.arange(self.k)[None] < count, self.sources.shape[:2])
-        return model.novel_views(self.sources, self.source_cameras, seen, used, null=null)
-
-
-def measure(views: Views, train: PosedSource, others: dict[str, Pretrained]) -> dict:
-    """PSNR and its like: by number of sources, by angle, with wrong poses; references beside."""
-    config, metrics = views.model.parts.config, pairwise(views.model)
-    rows = {}
-    for count in range(1, views.k + 1):
-        drawn = views.draw(views.model, count)
-        rows[f"from {count}"] = score(metrics, views.targets, drawn)
-        if count == 1:
-            from_one = drawn
-        for name, other in others.items():
-            rows[f"{name}, from {count}"] = score(metrics, views.targets, views.draw(other, count))
-        nearest = nearest_source(
-            views.sources, views.source_cameras.pose, views.target_cameras.pose, count
-        )
-        nearest = inference.target_pictures(
-            views.model.parts, nearest.reshape(-1, *nearest.shape[2:])
-        ).reshape(views.targets.shape)
-        rows[f"nearest of {count} sources"] = score(metrics, views.targets, nearest)
-    rows["mean picture of the pose"] = score(metrics, views.targets, mean_pictures(views, train))
-    rows["no z"] = score(metrics, views.targets, views.draw(views.model, 1, null=True))
-    # Which camera is told: another target's in place of its own; and the source's own.
-    wrong = Cameras(*(np.roll(part, 1, axis=1) for part in views.target_cameras))
-    own = Cameras(*(part[:, :1] for part in views.source_cameras))
-    of_sources = inference.target_pictures(views.model.parts, views.sources[:, 0])[:, None]
-    poses = {
-        "the target's camera": rows["from 1"],
-        "another target's camera": score(metrics, views.targets, views.draw(views.model, 1, wrong)),
-        "the source's own camera, and picture": score(
-            metrics, of_sources, views.draw(views.model, 1, own)
-        ),
-    }
-    return {
-        "rows": rows,
-        "poses": poses,
-        "angles": by_angle(views, from_one),
-        "objects": len(views.sources),
-        "targets": views.targets.shape[1],
-        "size": views.targets.shape[2],
-        "step": views.model.step,
-        **{name: config.sample[name] for name in inference.SAMPLER_OPTIONS},
-        "weights": config.sample.weights,
-    }
-
-
-def mean_pictures(views: Views, train: PosedSource) -> np.ndarray:
-    """[b n h w c]: the mean training picture of the cameras most like each target's."""
-    count = min(POSE_VIEWS, len(train))
-    some = np.sort(np.random.RandomState(0).permutation(len(train))[:count])
-    pictures = inference.target_pictures(views.model.parts, train.images(some))
-    return mean_of_nearest(pictures, train.cameras(some).pose, views.target_cameras.pose)
-
-
-def score(metrics: dict[str, Measure], truth: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
-    truth, drawn = (x.reshape(-1, *x.shape[2:]) for x in (truth, drawn))
-    return {
-        name: float(np.mean(np.asarray(metric.function(truth, drawn))))
-        for name, metric in metrics.items()
-    }
-
-
-def by_angle(views: Views, drawn: np.ndarray) -> list[dict]:
-    """PSNR from one source, by the angle between its camera's axis and the target's."""
-    angles = axis_angle(views.source_cameras.pose[:, :1], views.target_cameras.pose)
-    flat = (x.reshape(-1, *x.shape[2:]) for x in (views.targets, drawn))
-    found = np.asarray(psnr(*flat, data_range=255)).reshape(angles.shape)
-    rows = []
-    for low, high in zip(ANGLES[:-1], ANGLES[1:], strict=True):
-        inside = (angles >= low) & (angles <= high if high == 180 else angles < high)
-        if inside.any():
-            values = {"from": low, "to": high, "PSNR": float(found[inside].mean())}
-            rows.append(values | {"views": int(inside.sum())})
-    return rows
-
-
-def show_views(views: Views, folder) -> str:
-    """views.png: of each object its sources, then each target and its pictures from 1, 2, ..."""
-    shown = min(views.model.parts.config.novel_views.num_shown, len(views.sources))
-    sources = views.sources[:shown]
-    columns = [sources[:, i] for i in range(views.k)]
-    drawn = [views.draw(views.model, count) for count in range(1, views.k + 1)]
-    for n in range(min(2, views.targets.shape[1])):
-        columns += [views.targets[:shown, n], *(x[:shown, n] for x in drawn)]
-    size = max(column.shape[2] for column in columns)
-    rows = [np.stack([larger(column[i], size) for column in columns]) for i in range(shown)]
-    Image.fromarray(grid(rows, max(1, LEGIBLE_SIZE // size))).save(folder / "views.png")
-    return "views.png"
-
-
-def larger(picture: np.ndarray, size: int) -> np.ndarray:
-    """A square picture [h w c] at another size, by its nearest pixels."""
-    nearest = np.arange(size) * len(picture) // size
-    return picture[nearest][:, nearest]
-
-
-def draw_orbits(views: Views, folder) -> str:
-    """orbit.gif: all objects that are shown, from a camera that goes around them."""
-    config = views.model.parts.config.novel_views
-    shown = min(config.num_shown, len(views.sources))
-    every = np.concatenate([views.source_cameras.pose, views.target_cameras.pose], axis=1)
-    paths = np.stack([orbit(every[i], config.orbit_frames) for i in range(shown)])
-    lens = np.broadcast_to(views.source_cameras.intrinsics[:shown, :1], (*paths.shape[:2], 4))
-    some = Cameras(*(part[:shown] for part in views.source_cameras))
-    used = np.ones(views.sources[:shown].shape[:2], bool)
-    drawn = views.model.novel_views(views.sources[:shown], some, Cameras(paths, lens), used)
-    scale = max(1, LEGIBLE_SIZE // drawn.shape[2])
-    save_gif(folder / "orbit.gif", [grid([frame], scale) for frame in np.swapaxes(drawn, 0, 1)])
-    return "orbit.gif"
-
-
-def write(values: dict, folder) -> list[str]:
-    columns = list(values["rows"]["from 1"])
-    table = {name: [f"{row[c]:.3f}" for c in columns] for name, row in values["rows"].items()}
-    poses = {name: [f"{row[c]:.3f}" for c in columns] for name, row in values["poses"].items()}
-    angles = {
-        f"{row['from']} to {row['to']}": [f"{row['PSNR']:.2f}", str(row["views"])]
-        for row in values["angles"]
-    }
-    k = sum(name.startswith("from ") for name in values["rows"])
-    return [
-        "<h1>Other views</h1>",
-        f"<p>In a row: an object's sources ({k}); then, twice, a target, and what the model draws "
-        f"from its camera given 1{' to ' + str(k) if k > 1 else ''} of them.</p>",
-        page.embed(folder / values["picture"]),
-        "<p>Around the same objects, from all their sources:</p>",
-        page.embed(folder / values["orbits"]),
-        page.table("views", columns, table),
-        f'<p class="note">{values["objects"]} test objects, {values["targets"]} targets each, at '
-        f"{values['size']} pixels; {values['sampler']}, {values['num_steps']} steps, eta "
-        f"{values['eta']}, guidance {values['guidance_scale']}, {values['weights']} weights, step "
-        f"{values['step']:,}. References: the source that looks most alike; the mean of training "
-        "pictures from like cameras; the model without z.</p>",
-        "<h2>Is the camera used?</h2>",
-        page.table("told, from 1 source", columns, poses),
-        page.table("degrees from the source", ["PSNR", "views"], angles),
-        page.details("every number", json.dumps(values, indent=1)),
-    ]
+    views = chapter.Views(model, test)
+    chapters = {"novel_views": chapter}
+    problems = run_chapters(chapters, lambda one: one.run(views, train, others, folder), folder)
+    facts = f"Step {model.step:,}, {config.sample.weights} weights, seed {config.seed}."
+    path = write_page(folder, f"{config.name}, other views", facts, chapters)
+    if problems:
+        raise ChaptersFailed(problems)
+    return path

@@ -18,10 +18,11 @@ from soda_jax.config_schema import ConfigError, load
 from soda_jax.data import cameras, views
 from soda_jax.data.cameras import Cameras
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
-from soda_jax.novel_views import larger, novel_views
+from soda_jax.novel_views import novel_views
 from soda_jax.playground import InputError, Playground, how_cameras_stand
 from soda_jax.pretrain import pretrain
 from soda_jax.uses.common import Studio
+from soda_jax.uses.novel_views import larger
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (

@@ -66,6 +66,15 @@ class PosedSource(Source, Protocol):
         """The cameras [b] of the pictures at int indices [b], in the object's world."""
 
 
+class SeenPictures:
+    """cameras() of a source that keeps all its cameras, [n], in `seen`."""
+
+    seen: Cameras
+
+    def cameras(self, indices: np.ndarray) -> Cameras:
+        return Cameras(*(part[np.asarray(indices)] for part in self.seen))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
     """Pictures in an array: in memory, or a memory map that is fitted batch by batch.

@@ -1,11 +1,10 @@
-"""Posed pictures of objects: the folders of NMR, SRN and NeRF, and .npz files."""
+"""Posed pictures of objects in the folders of NMR, SRN and NeRF."""
 
 import dataclasses
 import json
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,26 +26,12 @@ class PosedObject(NamedTuple):
     seen: Cameras
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PosedFolder(FolderSource):
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class PosedFolder(records.SeenPictures, FolderSource):
     """Picture files with cameras: see `records.PosedSource`."""
 
-    seen: Cameras = None
-    starts: np.ndarray = None
-
-    def cameras(self, indices: np.ndarray) -> Cameras:
-        return Cameras(*(part[np.asarray(indices)] for part in self.seen))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PosedArrays(records.ArraySource):
-    """Pictures in an array with cameras: see `records.PosedSource`."""
-
-    seen: Cameras = None
-    starts: np.ndarray = None
-
-    def cameras(self, indices: np.ndarray) -> Cameras:
-        return Cameras(*(part[np.asarray(indices)] for part in self.seen))
+    seen: Cameras
+    starts: np.ndarray
 
 
 def open_views(layout: str, path: str, split: str, image_size: int, channels: int):
@@ -56,8 +41,7 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
       layout: "nmr": <object>/image/*.png and cameras.npz, as the softras split of NMR has them,
         with softras_<split>.lst in each category's folder; "srn": <object>/rgb/*.png, pose/*.txt
         and intrinsics.txt, as in ShapeNet-SRN; "transforms": <object>/transforms.json, as
-        Blender, NeRF and instant-ngp write them, or transforms_<split>.json of one object;
-        "posed_arrays": an .npz, see `open_npz`.
+        Blender, NeRF and instant-ngp write them, or transforms_<split>.json of one object.
       split: a folder named so or ending in _<split>; else a list (nmr); else objects are divided
         90/10 by a hash of their names.
 
@@ -66,8 +50,6 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
         a pose that isn't a rotation, mixed conventions, ...
     """
     path = os.path.abspath(os.path.expanduser(path))
-    if layout == "posed_arrays":
-        return open_npz(path, split, image_size, channels)
     if not os.path.isdir(path):
         raise FileNotFoundError(f"no folder of objects at {path}")
     read = {"nmr": _read_nmr, "srn": _read_srn, "transforms": _read_transforms}[layout]
@@ -79,7 +61,7 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
         objects = [read(root, folder) for folder in folders]
         path = root
     for item in objects:
-        _check(os.path.join(path, item.folder), item.seen.pose, len(item.files))
+        check_cameras(os.path.join(path, item.folder), item.seen.pose, len(item.files))
     categories = [os.path.dirname(item.folder) for item in objects]
     names = tuple(sorted(set(categories)))
     counts = [len(item.files) for item in objects]
@@ -98,76 +80,7 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
     )
 
 
-def open_npz(path: str, split: str, image_size: int, channels: int) -> PosedArrays:
-    """Opens an .npz of n objects with v views each.
-
-    Its arrays: images [n v h w c] uint8; cam2world [n v 4 4] or [v 4 4]; K [3 3], in pixels of
-    these pictures. And, where they are known: convention ("opencv", the default, "opengl" or
-    "blender"), labels [n], factors [n v k] with factor_names [k], split [n] (names of splits).
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no arrays at {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as .npz ({error})") from error
-    for key in ("images", "cam2world", "K"):
-        if key not in arrays:
-            raise ValueError(
-                f"{path}: no array {key!r} ({', '.join(arrays)}); posed pictures need images "
-                "[n v h w c], cam2world [n v 4 4] and K [3 3]"
-            )
-    pictures, matrix = arrays["images"], arrays["K"]
-    if pictures.ndim != 5 or pictures.shape[-1] not in (1, 3, 4) or matrix.shape != (3, 3):
-        raise ValueError(
-            f"{path}: images of shape {pictures.shape} and K of shape {matrix.shape}; expected "
-            "[n v h w 1|3|4] and [3 3]"
-        )
-    n, v, height, width = pictures.shape[:4]
-    poses = arrays["cam2world"]
-    if poses.shape not in ((v, 4, 4), (n, v, 4, 4)):
-        raise ValueError(
-            f"{path}: cam2world of shape {poses.shape}; expected {(n, v, 4, 4)}: a camera for each "
-            "picture"
-        )
-    poses = cameras.to_opencv(poses, str(arrays.get("convention", "opencv")))
-    poses = np.broadcast_to(poses, (n, v, 4, 4))
-    chosen = _chosen_objects(path, arrays.get("split"), n, split)
-    for index in chosen:
-        _check(f"{path}, object {index}", poses[index], v)
-    factors = arrays.get("factors")
-    if factors is not None and factors.shape[:2] != (n, v):
-        raise ValueError(f"{path}: factors of shape {factors.shape}; expected [{n} {v} k]")
-    names = tuple(str(name) for name in arrays.get("factor_names", ()))
-    labels = arrays.get("labels")
-    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
-    fitted = images.to_uint8(pictures[chosen].reshape(-1, *pictures.shape[2:]), path)
-    return PosedArrays(
-        f"posed_arrays {os.path.basename(path)}",
-        split,
-        image_size,
-        channels,
-        images.fit_arrays(fitted, image_size, channels),
-        None if labels is None else np.repeat(labels[chosen].astype(np.int32), v),
-        None,
-        None,
-        None if factors is None else factors[chosen].reshape(len(chosen) * v, -1),
-        () if factors is None else names or tuple(f"factor{i}" for i in range(factors.shape[2])),
-        seen=Cameras(poses[chosen].reshape(-1, 4, 4), np.tile(intrinsics, (len(chosen) * v, 1))),
-        starts=np.arange(len(chosen) + 1, dtype=np.int64) * v,
-    )
-
-
-def _chosen_objects(path: str, splits: np.ndarray | None, count: int, split: str) -> np.ndarray:
-    if splits is None or split == "all":
-        records.check_split(path, split, records.DIVIDED)
-        return records.divide(map(str, range(count)), split)
-    records.check_split(path, split, sorted({str(name) for name in splits}))
-    return np.flatnonzero(np.array([str(name) for name in splits]) == split)
-
-
-def _check(name: str, poses: np.ndarray, num_pictures: int) -> None:
+def check_cameras(name: str, poses: np.ndarray, num_pictures: int) -> None:
     if len(poses) != num_pictures:
         raise ValueError(f"{name}: {num_pictures} pictures, but {len(poses)} cameras")
     cameras.check_poses(poses, name)
@@ -268,7 +181,7 @@ def _read_srn(root: str, folder: str) -> PosedObject:
             raise ValueError(f"{path}: {len(pose)} numbers; a pose has 16")
         poses.append(np.reshape(pose, (4, 4)))
     matrix = np.array([[lens[0], 0, lens[1]], [0, lens[0], lens[2]], [0, 0, 1]])
-    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     seen = Cameras(_last_row(poses), np.tile(intrinsics, (len(files), 1)))
     return PosedObject(folder, files, seen)
 
@@ -308,7 +221,7 @@ def _read_transforms(root: str, folder: str, path: str = "") -> PosedObject:
             [0, 0, 1],
         ]
     )
-    intrinsics = _cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     poses = cameras.to_opencv(_last_row(poses), "opengl")
     return PosedObject(folder, files, Cameras(poses, np.tile(intrinsics, (len(files), 1))))
 
@@ -322,7 +235,7 @@ def _last_row(poses: list[np.ndarray]) -> np.ndarray:
     return poses
 
 
-def _cropped(intrinsics: np.ndarray, height: float, width: float) -> np.ndarray:
+def cropped(intrinsics: np.ndarray, height: float, width: float) -> np.ndarray:
     """Intrinsics of the middle square that pictures are cut to."""
     scale = np.array([width, height] * 2) / min(height, width)
     offset = np.array([0, 0, (scale[0] - 1) / 2, (scale[1] - 1) / 2])

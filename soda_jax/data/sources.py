@@ -8,6 +8,7 @@ from soda_jax.data import (
     source_arrays,
     source_cifar,
     source_folder,
+    source_posed_arrays,
     source_scenes,
     source_tfds,
     source_views,
@@ -27,7 +28,7 @@ def open_source(
       source: "digits" (scikit-learn's 1797 handwritten digits), "tfds", "folder" (of picture
         files), "arrays" (.npz or .npy), "cifar10" or "cifar100" (the published files); and with
         cameras, as `records.PosedSource`: "scenes" (built in, drawn when asked for), "nmr", "srn",
-        "transforms" (folders) or "posed_arrays" (.npz), see `source_views.open_views`.
+        "transforms" (folders, see `source_views`) or "posed_arrays" (see `source_posed_arrays`).
       split: such as "train" or "test"; for tfds also a slice, such as "train[:80%]". A folder or
         array that comes undivided has "train" and "test" (90/10 by a hash) and "all".
       image_size: pictures are resized by their shorter side, then cut to this square.
@@ -59,7 +60,9 @@ def open_source(
             return source_cifar.open_cifar(source, path, split, image_size, channels)
         case "scenes":
             return source_scenes.Scenes(split, image_size, channels)
-        case "nmr" | "srn" | "transforms" | "posed_arrays":
+        case "posed_arrays":
+            return source_posed_arrays.open_posed_arrays(path, split, image_size, channels)
+        case "nmr" | "srn" | "transforms":
             return source_views.open_views(source, path, split, image_size, channels)
     raise ValueError(f"no data source {source!r}; {records.choices(source, SOURCES)}")
 

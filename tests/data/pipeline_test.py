@@ -12,7 +12,7 @@ from PIL import Image
 from soda_jax.data import pipeline, records
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.pipeline import batch_indices, view_indices
-from soda_jax.data.source_views import PosedArrays
+from soda_jax.data.source_posed_arrays import PosedArrays
 from soda_jax.data.sources import open_source
 
 GOLDEN = (
