@@ -181,7 +181,7 @@ def show(values: dict, folder) -> list[str]:
         f'<p class="note">{values["objects"]} test objects, {values["targets"]} targets each, at '
         f"{values['size']} pixels; {values['sampler']}, {values['num_steps']} steps, eta "
         f"{values['eta']}, guidance {values['guidance_scale']}, {values['weights']} weights, step "
-        f"{values['step']:,}. References: the source that looks most alike; the mean of training "
+        f"{values['step']:,}. References: the source whose camera is nearest; the mean of training "
         "pictures from like cameras; the model without z.</p>",
         "<h2>Is the camera used?</h2>",
         page.table("told, from 1 source", columns, poses),
