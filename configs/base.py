@@ -216,6 +216,18 @@ def small(config: ml_collections.ConfigDict) -> None:
     config.train.batch_size = 64
 
 
+def posed(config: ml_collections.ConfigDict) -> None:
+    """Source and target are other views of one object: no crop, no flip, no noise on the source."""
+    for one in (config.views.source, config.views.target):
+        one.crop_prob = 0.0
+        one.flip_prob = 0.0
+    config.views.source.noise = 0.0
+    config.cameras.encoding = "ray"
+    # A picture holds what its code and camera tell: little is left to guess at low noise [D].
+    config.diffusion.prediction = "x_0"
+    config.sample.guidance_scale = 0.0
+
+
 def view() -> ml_collections.ConfigDict:
     """The fields of one side's augmentation; every probability is per picture."""
     config = ml_collections.ConfigDict()

@@ -19,6 +19,22 @@ class Broken(NamedTuple):
     nearest: str = ""
 
 
+# Where posed sets are to be had, and how DIR, config.data.path, must hold them.
+WHERE = {
+    "nmr": "NMR (24 views of 43,783 objects of ShapeNet) is the NMR_Dataset.zip that "
+    "github.com/autonomousvision/differentiable_volumetric_rendering links; unpacked, DIR/CATEGORY "
+    "holds softras_train.lst and a folder for each object, with image/0000.png ... and cameras.npz",
+    "srn": "ShapeNet-SRN's cars and chairs are the zips that github.com/sxyu/pixel-nerf links; "
+    "unpacked, DIR/cars_train and DIR/cars_test hold a folder for each object, with rgb/*.png, "
+    "pose/*.txt and intrinsics.txt",
+    "transforms": "Google Scanned Objects are meshes, at app.gazebosim.org under 'Scanned Objects "
+    "by Google Research'; render them in Blender. DIR holds a folder for each object, with its "
+    "pictures and a transforms.json as for NeRF (camera_angle_x; for each frame file_path and "
+    "transform_matrix)",
+    "posed_arrays": "one .npz: images [n v h w 3] uint8, cam2world [n v 4 4], K [3 3]",
+}
+
+
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
@@ -55,7 +71,8 @@ def _data(values: Values) -> Iterator[Broken]:
     if source == "tfds" and not values["data.name"]:
         yield Broken("data.name", "data.source = 'tfds' needs a data set's name, such as 'cifar10'")
     if source not in ("digits", "tfds", "scenes") and not values["data.path"]:
-        yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures")
+        where = f"; {WHERE[source]}" if source in WHERE else ""
+        yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures{where}")
     if source == "scenes" and values["data.channels"] != 3:
         yield Broken("data.channels", "3 for data.source = 'scenes', which are in colour", "3")
 

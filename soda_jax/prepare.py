@@ -1,6 +1,8 @@
 """The loop behind `python -m soda_jax prepare`: makes a data set ready, or says what is there."""
 
+from soda_jax.config_rules import WHERE
 from soda_jax.data import source_tfds, sources
+from soda_jax.data.records import PosedSource
 
 
 def prepare(source: str, name: str = "", path: str = "") -> str:
@@ -10,7 +12,7 @@ def prepare(source: str, name: str = "", path: str = "") -> str:
       What was found, a line for each split, to be printed.
 
     Raises:
-      FileNotFoundError, ValueError: there is nothing that can be read; as open_source.
+      FileNotFoundError, ValueError: there is nothing that can be read, and where to get it.
       ModuleNotFoundError: the preparation needs a package that is not installed.
     """
     if source == "digits":
@@ -22,6 +24,8 @@ def prepare(source: str, name: str = "", path: str = "") -> str:
         try:
             opened = sources.open_source(source, split, image_size=32, channels=3, path=path)
         except (FileNotFoundError, ValueError) as error:
+            if split == "train" and source in WHERE:
+                error.args = (f"{error}. {WHERE[source]}",)
             if split == "train":
                 raise
             # Training needs no test split; who has none should still hear of it.
@@ -33,6 +37,7 @@ def prepare(source: str, name: str = "", path: str = "") -> str:
 
 def _describe(opened: sources.Source) -> str:
     names = opened.class_names or ()
+    seen = f" of {len(opened.starts) - 1} objects" if isinstance(opened, PosedSource) else ""
     try:
         opened.labels([0])
         few = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -41,7 +46,7 @@ def _describe(opened: sources.Source) -> str:
         known = "no labels"
     h, w, c = opened.image_shape
     return (
-        f"{opened.name} {opened.split}: {len(opened)} pictures, {known}, "
+        f"{opened.name} {opened.split}: {len(opened)} pictures{seen}, {known}, "
         f"read as {h} x {w} x {c}, fingerprint {opened.fingerprint}"
     )
 

@@ -363,6 +363,9 @@ def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeyp
     assert values["factors"] == ["factor0", "factor1"]
     assert np.shape(values["sections"]["accuracy"]) == (5, 2)
     assert "section 4" in "".join(disentanglement.show(values, tmp_path))
+    probes = {name: np.array(found["accuracy"][0]) for name, found in values["probes"].items()}
+    assert probes.keys() == {"z", "untrained z", "PCA of raw pixels"}
+    assert (probes["PCA of raw pixels"] > np.array(values["sections"]["chance"]) + 0.2).all()
 
     monkeypatch.setattr(pretrained, "load", lambda workdir, weights: model)
     model, train, test = splits("with")

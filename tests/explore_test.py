@@ -2,14 +2,10 @@
 
 import base64
 import concurrent.futures
-import contextlib
 import io
 import json
 import pathlib
-import shutil
 import socket
-import threading
-import time
 import urllib.error
 import urllib.request
 
@@ -21,8 +17,9 @@ from soda_jax import experiment, explore, pretrained
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.playground import Playground
 from soda_jax.uses.common import Studio
+from tests.page_driver import browser, change, result, serving, wait_for
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,16 +37,8 @@ def site(model, tmp_path_factory):
     """The address of a running server."""
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     playground = Playground(model, Studio(model, train, test, tmp_path_factory.mktemp("none")))
-    server = uvicorn.Server(
-        uvicorn.Config(explore.make_app(playground), host=explore.HOST, port=0, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://{explore.HOST}:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with serving(playground) as address:
+        yield address
 
 
 def ask(site, path, body=None, **headers):
@@ -182,50 +171,6 @@ def test_a_port_that_is_taken_is_a_config_error():
         first.listen()
         with pytest.raises(ConfigError, match=r"explore.port = \d+: .*\(0 finds a free one\)"):
             explore.listen(first.getsockname()[1])
-
-
-@contextlib.contextmanager
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no Chromium with its driver; on Debian: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync",
-        "window-size=1400,900",
-    ):  # fmt: skip
-        options.add_argument(f"--{word}")
-    window = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
-        yield window
-    finally:
-        window.quit()
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-    return found
-
-
-def result(window):
-    """The source of the finished picture, or "" while it is drawn."""
-    script = """return document.getElementById("progress").dataset.done === "yes"
-        ? document.getElementById("result").src : "";"""
-    return window.execute_script(script)
-
-
-def change(window, action):
-    """The picture before an action, and another one after it."""
-    before = wait_for(lambda: result(window))
-    action()
-    return wait_for(lambda: (now := result(window)) and now != before and now)
 
 
 def slide(window, index, value):

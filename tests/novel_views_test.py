@@ -23,6 +23,7 @@ from soda_jax.playground import InputError, Playground, how_cameras_stand
 from soda_jax.pretrain import pretrain
 from soda_jax.uses.common import Studio
 from soda_jax.uses.novel_views import larger
+from tests.page_driver import browser, change, serving, wait_for
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (
@@ -234,11 +235,15 @@ def test_going_around_from_a_picture_alone_is_the_orbit_of_its_camera():
     np.testing.assert_allclose(apart, np.hypot(2, 0.8), rtol=1e-5)
 
 
-def test_the_page_turns_the_camera(model, tmp_path):
+@pytest.fixture(scope="module")
+def playground(model, tmp_path_factory):
     with model.parts.config.unlocked():
         model.parts.config.apply.update(codes=100, num_images=2, num_steps=2)
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
-    playground = Playground(model, Studio(model, train, test, tmp_path))
+    return Playground(model, Studio(model, train, test, tmp_path_factory.mktemp("none")))
+
+
+def test_the_page_turns_the_camera(playground):
     assert playground.setup()["turns"]
 
     def last(**request):
@@ -250,6 +255,30 @@ def test_the_page_turns_the_camera(model, tmp_path):
     for wrong in ({"turn": 0}, {"turn": 0, "lift": 61}, {"turn": "0", "lift": 0}, 3):
         with pytest.raises(InputError, match="camera"):
             last(camera=wrong)
+
+
+def test_a_person_drags_the_picture(playground):
+    pytest.importorskip("starlette")
+    with serving(playground) as site, browser() as window:
+        from selenium.webdriver import ActionChains
+
+        window.get(site)
+        assert wait_for(lambda: window.find_element("id", "turns").is_displayed())
+
+        def drag(x, y):
+            shown = window.find_element("id", "result")
+            ActionChains(window).drag_and_drop_by_offset(shown, x, y).perform()
+
+        def camera():
+            return window.execute_script("return state.camera")
+
+        own = change(window, lambda: window.find_elements("css selector", "#strip img")[1].click())
+        turned = change(window, lambda: drag(80, 0))
+        assert camera() == {"turn": -40, "lift": 0}
+        change(window, lambda: drag(0, 400))
+        assert camera() == {"turn": -40, "lift": 60}, "no camera goes over the top"
+        back = change(window, lambda: window.find_element("id", "reset").click())
+        assert camera() == {"turn": 0, "lift": 0} and turned not in (own, back)
 
 
 def test_references_take_the_most_alike_cameras():

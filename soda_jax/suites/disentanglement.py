@@ -11,6 +11,7 @@ from soda_jax.models.bottleneck import section_sizes
 from soda_jax.pretrained import Pretrained
 
 PICTURES = 10_000  # of the test split, at most
+L2 = (1e-4, 1e-3, 1e-2)  # among which each factor's linear probe chooses [D]
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
@@ -47,9 +48,14 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     config = model.parts.config
     sizes = section_sizes(config.model.z_size, model.parts.num_sections)
     sections = section_informativeness(all_codes["z"], sizes, factors)
+    probes = {
+        name: section_informativeness(codes, codes.shape[1:], factors, l2_values=L2)._asdict()
+        for name, codes in all_codes.items()
+    }
     return {
         "rows": rows,
         "factors": [test.factor_names[k] for k in varying],
+        "probes": probes,
         "sections": sections._asdict(),
     }
 
@@ -91,6 +97,7 @@ def show(values: dict, folder) -> list[str]:
     found = {(row["metric"], row["representation"]): row["value"] for row in values["rows"]}
     accuracy, chance = values["sections"]["accuracy"], values["sections"]["chance"]
     sections = {f"section {i}": row for i, row in enumerate(accuracy)} | {"chance": chance}
+    probes = {name: probe["accuracy"][0] for name, probe in values["probes"].items()}
     return [
         "<h2>Disentanglement</h2>",
         page.heatmap(
@@ -101,6 +108,9 @@ def show(values: dict, folder) -> list[str]:
             high=1.0,
             form=".3f",
         ),
+        "<h2>A linear probe for each factor</h2>",
+        "<p>Accuracy on held-out pictures of the test split, from all of the code.</p>",
+        page.heatmap("factor", values["factors"], probes | {"chance": chance}, low=0.0, high=1.0),
         "<h2>Which factor each section of z holds</h2>",
         "<p>Accuracy of a linear probe on the section alone; sections run from the finest layers "
         "of the denoiser (0) to its middle (last).</p>",
