@@ -44,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.cameras.relative = True  # rays as the first source sees them; False: in the world [D]
     config.cameras.rgb_features = 32  # channels of the linear map of the colours beside them [D]
     config.cameras.max_sources = 3  # 1 to this many views of an object make its code [D]
+    config.cameras.targets = 1  # views that are denoised under one code, which is made once [D]
     config.cameras.field_of_view = 60.0  # degrees, of pictures that come without a camera
 
     config.model = ml_collections.ConfigDict()
@@ -66,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser = ml_collections.ConfigDict()
     config.model.denoiser.width = 128  # channels of the first level [R]
     config.model.denoiser.multipliers = (1, 2, 2, 2)  # channels of each level, times width [R]
+    config.model.denoiser.patch = 1  # squares of pixels that are taken as channels [D]
     config.model.denoiser.num_blocks = 2  # residual blocks a level, on the way down [R]
     config.model.denoiser.attention_levels = (1,)  # levels with self-attention; 0 is the finest [R]
     config.model.denoiser.mid_attention = True  # self-attention in the middle [D]

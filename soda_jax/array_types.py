@@ -21,7 +21,7 @@ class Poses(NamedTuple):
 
     Attributes:
       source_rays: [b k h w r], an encoding of the ray of each pixel of the k sources.
-      target_rays: [b h w r], of the target's.
+      target_rays: [b h w r], of the target's; [b*n h w r] of n targets under one code.
       source_mask: [b k], False for sources that are to be left out.
     """
 
@@ -35,7 +35,8 @@ class Batch(NamedTuple):
 
     Attributes:
       source: [b h w c] float, what the encoder sees; [b k h w c] where there are poses.
-      target: [b h w c] float in [-1, 1], what is noised and denoised.
+      target: [b h w c] float in [-1, 1], what is noised and denoised; [b*n h w c] where each of b
+        codes has n targets.
       label: [b] int, or None. Always None in pretraining.
       poses: cameras of sources and target, or None.
     """

@@ -120,6 +120,15 @@ def _cameras(values: Values) -> Iterator[Broken]:
             if values[f"{view}.{key}"]:
                 allowed = f"0.0 for cameras.encoding = {encoding!r}: it would move the rays"
                 yield Broken(f"{view}.{key}", allowed, "0.0")
+    if not values["cameras.relative"]:
+        drawn = {
+            "train.sample_every": values["train.sample_every"],
+            "train.frechet_images": values["train.probe_every"] and values["train.frechet_images"],
+        }
+        for key, every in drawn.items():
+            if every:
+                allowed = "0 for cameras.relative = False: a picture alone doesn't say where it was"
+                yield Broken(key, allowed, "0")
 
 
 def _accumulate(values: Values) -> Iterator[Broken]:
@@ -131,9 +140,11 @@ def _accumulate(values: Values) -> Iterator[Broken]:
 
 def _target_size(values: Values) -> Iterator[Broken]:
     multipliers, size = values["model.denoiser.multipliers"], values["views.target.size"]
-    factor = 2 ** (len(multipliers) - 1)
+    patch = values["model.denoiser.patch"]
+    factor = patch * 2 ** (len(multipliers) - 1)
     if size % factor:
-        allowed = f"a multiple of {factor}, for model.denoiser.multipliers = {multipliers}"
+        patches = f" and patch = {patch}" if patch > 1 else ""
+        allowed = f"a multiple of {factor}, for model.denoiser.multipliers = {multipliers}{patches}"
         yield Broken("views.target.size", allowed, _multiples_near(factor, size))
 
 

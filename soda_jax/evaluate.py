@@ -47,8 +47,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
+    names = names or config.evaluate.suites or allowed_by(model, splits[0])
     problems = run_chapters(
-        {name: SUITES[name] for name in names or config.evaluate.suites or allowed_by(splits[0])},
+        {name: SUITES[name] for name in names},
         lambda suite: suite.run(model, *splits),
         folder,
     )
@@ -62,11 +63,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
     return path
 
 
-def allowed_by(train: Source) -> list[str]:
-    """The suites that need nothing which the data lack, but for the slow ones."""
-    names = ["code", "pictures"]
+def allowed_by(model: pretrained.Pretrained, train: Source) -> list[str]:
+    """The suites that need nothing which the data or the model lack, but for the slow ones."""
+    in_world = model.parts.cameras is not None and not model.parts.cameras.relative
+    names = [] if in_world else ["code", "pictures"]
     if train.factor_names:
         names = ["attributes", "disentanglement", *names]
     if num_classes(train) > 1:
-        names = ["probes", "layers", *names]
+        names = ["probes", *([] if in_world else ["layers"]), *names]
     return names

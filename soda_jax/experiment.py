@@ -53,6 +53,11 @@ class Experiment:
     tx: optax.GradientTransformation
     steps: dict[tuple, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
+    @property
+    def ray_size(self) -> int:
+        """Height and width of the rays that the denoiser is given: one for each of its patches."""
+        return self.target_view.size // self.config.model.denoiser.patch
+
     def step(self, make_step: Callable[..., Callable], **options: Any) -> Callable:
         """make_step(self, **options), a jitted function: made once, so traced and compiled once."""
         key = (make_step, *sorted(options.items()))
@@ -112,8 +117,10 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
 def camera_options(config: ml_collections.ConfigDict) -> CameraOptions | None:
     if config.cameras.encoding == "none":
         return None
-    names = [field.name for field in dataclasses.fields(CameraOptions)]
-    return CameraOptions(**{name: config.cameras[name] for name in names})
+    names = [field.name for field in dataclasses.fields(CameraOptions) if field.name != "patch"]
+    return CameraOptions(
+        **{name: config.cameras[name] for name in names}, patch=config.model.denoiser.patch
+    )
 
 
 def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
@@ -193,7 +200,7 @@ def batch_order(
             f"config.cameras.encoding = {experiment.cameras.encoding!r} needs pictures with "
             f"cameras, and those of {source.name} have none; nearest: 'none'"
         )
-    starts, views = source.starts, experiment.cameras.max_sources + 1
+    starts, views = source.starts, experiment.cameras.max_sources + experiment.cameras.targets
     return lambda step: pipeline.view_indices(seed, step, batch_size, starts, views)
 
 
@@ -208,8 +215,12 @@ def init_fn(experiment: Experiment) -> Callable[[], TrainState]:
         if experiment.cameras is None:
             arguments = (jnp.zeros((1, *source)), jnp.zeros((1, *target)), t)
         else:
-            rays = [(*shape[:2], experiment.cameras.channels) for shape in (source, target)]
-            poses = Poses(jnp.zeros((1, 1, *rays[0])), jnp.zeros((1, *rays[1])), jnp.ones((1, 1)))
+            channels, size = experiment.cameras.channels, experiment.ray_size
+            poses = Poses(
+                jnp.zeros((1, 1, *source[:2], channels)),
+                jnp.zeros((1, size, size, channels)),
+                jnp.ones((1, 1)),
+            )
             arguments = (jnp.zeros((1, 1, *source)), jnp.zeros((1, *target)), t, False, poses)
         return create(model.init({"params": key}, *arguments), tx)
 
@@ -268,7 +279,7 @@ def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct | Posed:
 
     if experiment.cameras is None:
         return shape(b, *picture, dtype=jnp.uint8)
-    v = experiment.cameras.max_sources + 1
+    v = experiment.cameras.max_sources + experiment.cameras.targets
     return Posed(shape(b, v, *picture, dtype=jnp.uint8), Cameras(shape(b, v, 4, 4), shape(b, v, 4)))
 
 

@@ -15,8 +15,10 @@ from soda_jax import rngs
 from soda_jax.applications.reconstruct import decode, invert_pictures, under_code
 from soda_jax.array_types import Array, PyTree
 from soda_jax.config_fields import resembling
+from soda_jax.config_schema import ConfigError
 from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras
+from soda_jax.data.records import Source
 from soda_jax.data.views import Posed, pair, plain, ray_channels, relative_to_first
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.experiment import Experiment
@@ -30,17 +32,20 @@ SAMPLER_OPTIONS = ("sampler", "num_steps", "spacing", "eta", "guidance_scale")
 def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
     """(variables, images uint8 [b h w c]) -> {"z": [b z], "pooled": [b d]}; not augmented.
 
-    Where there are cameras, images may be several views of each object, [b k h w c] with cameras
-    seen [b k] and a mask [b k]; a picture alone is taken from the origin (see `own_camera`).
+    Where there are cameras, images may be Posed, with a camera for each; or several views of each
+    object, [b k h w c] with cameras seen [b k] and a mask [b k]; a picture alone is taken from the
+    origin (see `own_camera`).
     """
     view, model = experiment.source_view, experiment.model
 
     def encode(
         variables: PyTree,
-        images: Array,
+        images: Array | Posed,
         seen: Cameras | None = None,
         source_mask: Array | None = None,
     ) -> dict[str, Array]:
+        if isinstance(images, Posed):
+            images, seen = images
         lead = images.shape[:-3]
         source = plain(images.reshape(-1, *images.shape[-3:]), view)
         if experiment.cameras is None:
@@ -67,16 +72,25 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
     return jax.jit(encode, out_shardings=sharding.replicated(experiment.mesh))
 
 
+def as_seen(experiment: Experiment, source: Source, indices: np.ndarray) -> np.ndarray | Posed:
+    """Pictures [b] of a source as they are encoded alone: with their cameras in the world, if the
+    model thinks in the world's coordinates; else as such, from the origin."""
+    images = source.images(indices)
+    if experiment.cameras is None or experiment.cameras.relative:
+        return images
+    return Posed(images, source.cameras(indices))
+
+
 def own_camera(experiment: Experiment, lead: tuple[int, ...]) -> Cameras:
     """The cameras [lead] of pictures that come alone: at the origin, of the config's angle.
 
     Raises:
-      ValueError: the model thinks in coordinates of the world, where nothing stands for unknown.
+      ConfigError: the model thinks in coordinates of the world: nothing stands for unknown there.
     """
     if not experiment.cameras.relative:
-        raise ValueError(
-            "this model was trained with poses in the world (config.cameras.relative = False): a "
-            "picture needs its camera"
+        raise ConfigError(
+            "config.cameras.relative = False: this model was trained with poses in the world; a "
+            "picture alone has none; novel_views, encode_views and decode(seen=...) are for it"
         )
     lens = cameras.intrinsics_of_angle(experiment.config.cameras.field_of_view)
     return Cameras(
@@ -108,12 +122,12 @@ class Alone:
     def apply(self, variables: PyTree, x: Array, *arguments, method: str, **options) -> Any:
         experiment = self.experiment
         if experiment.cameras is not None:
-            name, view = {
-                "encode": ("source_rays", experiment.source_view),
-                "denoise": ("target_rays", experiment.target_view),
+            name, size = {
+                "encode": ("source_rays", experiment.source_view.size),
+                "denoise": ("target_rays", experiment.ray_size),
             }[method]
             seen = own_camera(experiment, x.shape[:1])
-            options = {name: ray_channels(seen, view.size, experiment.cameras)} | options
+            options = {name: ray_channels(seen, size, experiment.cameras)} | options
         return experiment.model.apply(variables, x, *arguments, method=method, **options)
 
 
@@ -180,9 +194,9 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
 
 
 def invert_step(experiment: Experiment, *, num_steps: int, spacing: str) -> Callable[..., Array]:
-    """(variables, z [b z], images uint8 [b h w c]) -> x_T [b h w c] of the pictures as targets."""
+    """(variables, z [b z], images uint8 [b h w c], seen) -> x_T [b h w c], of them as targets."""
 
-    def invert_uint8(variables: PyTree, z: Array, images: Array) -> Array:
+    def invert_uint8(variables: PyTree, z: Array, images: Array, seen=None) -> Array:
         x_0 = plain(images, experiment.target_view)
         return invert_pictures(
             experiment.model,
@@ -192,7 +206,7 @@ def invert_step(experiment: Experiment, *, num_steps: int, spacing: str) -> Call
             x_0,
             num_steps=num_steps,
             spacing=spacing,
-            target_rays=target_rays(experiment, len(z)),
+            target_rays=target_rays(experiment, len(z), seen),
         )
 
     return jax.jit(invert_uint8, out_shardings=sharding.replicated(experiment.mesh))
@@ -228,7 +242,7 @@ def target_rays(experiment: Experiment, b: int, seen: Cameras | None = None) -> 
     if experiment.cameras is None:
         return None
     seen = own_camera(experiment, (b,)) if seen is None else seen
-    return ray_channels(seen, experiment.target_view.size, experiment.cameras)
+    return ray_channels(seen, experiment.ray_size, experiment.cameras)
 
 
 def noise_step(experiment: Experiment) -> Callable[[Array, Array], Array]:

@@ -82,7 +82,7 @@ def make_observers(
         count = min(CODES_PER_DIMENSION * parts.config.model.z_size, len(held_out))
         codes = features(
             lambda images: encode(variables, images),
-            lambda indices: test_source.images(held_out[indices]),
+            lambda indices: inference.as_seen(parts, test_source, held_out[indices]),
             count,
         )
         writer.scalars(step, {"effective_rank": effective_rank(codes["z"])})
@@ -91,7 +91,7 @@ def make_observers(
         variables = inference.eval_variables(state)
         codes = features(
             lambda images: encode(variables, images),
-            lambda indices: train_source.images(probed[indices]),
+            lambda indices: inference.as_seen(parts, train_source, probed[indices]),
             len(probed),
         )
         labels, cut = train_source.labels(probed), len(probed) * 9 // 10

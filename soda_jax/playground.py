@@ -40,6 +40,7 @@ class InputError(ValueError):
 class _Picture:
     image: np.ndarray  # uint8 [h w c]
     z: np.ndarray  # [z]
+    seen: Cameras | None = None  # [1], for a model that thinks in the world's coordinates
     x_T: np.ndarray | None = None  # found when it is first asked for
 
 
@@ -61,11 +62,15 @@ class Playground:
         }
         self._name = config.name
         self._stand = None if model.parts.cameras is None else how_cameras_stand(studio.test)
-        shown = studio.sources
+        cameras = model.parts.cameras
+        self._in_world = cameras is not None and not cameras.relative
         self._offered = {
             f"test{i}": _Picture(image, z)
-            for i, (image, z) in enumerate(zip(shown, studio.z, strict=True))
+            for i, (image, z) in enumerate(zip(studio.sources, studio.z, strict=True))
         }
+        if self._in_world:
+            for picture, index in zip(self._offered.values(), studio.shown, strict=True):
+                picture.seen = studio.test.cameras(index[None])
         self._dropped: collections.OrderedDict[str, _Picture] = collections.OrderedDict()
 
     def setup(self) -> dict[str, Any]:
@@ -82,6 +87,8 @@ class Playground:
 
     def upload(self, data: bytes, name: str) -> dict[str, Any]:
         """Takes a picture file in; raises InputError where it is none."""
+        if self._in_world:
+            raise InputError("this model needs each picture's camera, and a file doesn't tell it")
         data_config = self._model.parts.config.data
         try:
             image = images.decode_image(data, name, data_config.image_size, data_config.channels)
@@ -96,10 +103,10 @@ class Playground:
     def draw(self, request: Any) -> Iterator[dict[str, Any]]:
         """Checks a request, then draws: one {"step", "of", "picture"} after every few steps."""
         first, z, seed, keeps_noise = self._read(request)
-        seen = self._camera(request.get("camera"))
+        seen = self._camera(request.get("camera"), first)
         if keeps_noise and first.x_T is None:
             first.x_T = self._model.invert(
-                first.image[None], first.z[None], num_steps=self._num_steps
+                first.image[None], first.z[None], num_steps=self._num_steps, seen=first.seen
             )
         x_t = first.x_T if keeps_noise else self._noise(seed, np.arange(1))
         watch = self._watch[not keeps_noise]
@@ -150,10 +157,10 @@ class Playground:
             raise InputError("keep_noise must be true or false")
         return first, z.astype(np.float32), seed, keeps_noise
 
-    def _camera(self, asked: Any) -> Cameras | None:
+    def _camera(self, asked: Any, first: _Picture) -> Cameras | None:
         """The camera of a request, {"turn": degrees, "lift": degrees}; None: the picture's own."""
         if asked is None:
-            return None
+            return first.seen
         if self._stand is None:
             raise InputError("camera: this model has none that could be turned")
         if not isinstance(asked, dict) or set(asked) != {"turn", "lift"}:
@@ -162,8 +169,9 @@ class Playground:
             if type(asked[name]) not in (int, float) or not abs(asked[name]) <= most:
                 raise InputError(f"camera: {name} is a number from {-most:g} to {most:g} degrees")
         turn, lift = np.radians([asked["turn"], asked["lift"]])
-        lens = inference.own_camera(self._model.parts, (1,)).intrinsics
-        return Cameras(beside(*self._stand, turn, lift)[None], lens)
+        own = first.seen or inference.own_camera(self._model.parts, (1,))
+        pose = np.asarray(own.pose) @ beside(*self._stand, turn, lift)
+        return Cameras(pose, own.intrinsics)
 
     def _picture(self, identity: Any) -> _Picture:
         found = None

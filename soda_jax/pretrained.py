@@ -11,6 +11,7 @@ from soda_jax import config_schema, experiment, inference
 from soda_jax.array_types import PyTree
 from soda_jax.data.cameras import Cameras, check_poses, relative
 from soda_jax.data.images import to_uint8
+from soda_jax.data.records import Source
 from soda_jax.evaluation.features import extract
 from soda_jax.experiment import Experiment
 from soda_jax.training.checkpoint import Checkpointer
@@ -41,7 +42,7 @@ class Pretrained:
         self._encode = self.parts.step(inference.encode_step)
 
     def features(
-        self, images_fn: Callable[[np.ndarray], np.ndarray], num_examples: int
+        self, images_fn: Callable[[np.ndarray], PyTree], num_examples: int
     ) -> dict[str, np.ndarray]:
         """{"z": [n z], "pooled": [n d]} of the uint8 pictures that images_fn(indices) gives."""
         return extract(
@@ -49,6 +50,12 @@ class Pretrained:
             images_fn,
             num_examples,
             **self.in_batches(),
+        )
+
+    def features_of(self, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The same of pictures of a source, with their cameras if the model needs to know them."""
+        return self.features(
+            lambda rows: inference.as_seen(self.parts, source, indices[rows]), len(indices)
         )
 
     def in_batches(self, most: int | None = None) -> dict[str, Any]:
@@ -112,9 +119,7 @@ class Pretrained:
         decode = self.parts.step(inference.decode_step, **options)
 
         def decode_rows(rows):
-            start = None if x_T is None else self._split(x_T[rows])
-            codes = self._split(z[rows])
-            to = None if seen is None else jax.tree.map(lambda x: self._split(x[rows]), seen)
+            codes, start, to = jax.tree.map(lambda x: self._split(x[rows]), (z, x_T, seen))
             return decode(self.variables, codes, seed, numbers[rows], mask[rows], start, to)
 
         return self._in_batches(decode_rows, len(z))
@@ -195,11 +200,18 @@ class Pretrained:
         check_poses(pose.reshape(-1, 4, 4), name)
         return Cameras(pose, lens)
 
-    def invert(self, images: np.ndarray, z: np.ndarray, *, num_steps: int = 100) -> np.ndarray:
+    def invert(
+        self,
+        images: np.ndarray,
+        z: np.ndarray,
+        *,
+        num_steps: int = 100,
+        seen: Cameras | None = None,
+    ) -> np.ndarray:
         """x_T [n h w c]: `decode(z, x_T=x_T, num_steps=num_steps)` gives the pictures back.
 
         Nearly so: at the denoiser's size. x_T holds the detail that z [n z] doesn't; under another
-        code, `decode` changes what that code says and keeps what x_T says.
+        code, `decode` changes what that code says and keeps what x_T says. seen: see `decode`.
 
         Raises:
           ValueError: not pictures of this model's number of channels, or not a code for each.
@@ -213,10 +225,12 @@ class Pretrained:
         invert = self.parts.step(
             inference.invert_step, num_steps=num_steps, spacing=INVERTIBLE["spacing"]
         )
-        return self._in_batches(
-            lambda rows: invert(self.variables, self._split(z[rows]), self._split(images[rows])),
-            len(z),
-        )
+
+        def invert_rows(rows):
+            parts = jax.tree.map(lambda x: self._split(x[rows]), (z, images, seen))
+            return invert(self.variables, *parts)
+
+        return self._in_batches(invert_rows, len(z))
 
     def reconstruct(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """Pictures uint8 [n h w c] at the denoiser's size, from the codes of images; see decode."""

@@ -121,8 +121,8 @@ def representations(
     if config.baselines:
         models.append(("untrained ", pretrained.untrained(model.parts.config)))
     for prefix, one in models:
-        of_train = one.features(lambda indices: train_source.images(train[indices]), len(train))
-        of_test = one.features(test_source.images, len(test_source))
+        of_train = one.features_of(train_source, train)
+        of_test = one.features_of(test_source, np.arange(len(test_source)))
         for name in config.features:
             yield prefix + name, of_train[name], of_test[name]
     if config.baselines:

@@ -369,7 +369,8 @@ def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeyp
 
     monkeypatch.setattr(pretrained, "load", lambda workdir, weights: model)
     model, train, test = splits("with")
-    assert evaluate.allowed_by(train) == ["attributes", "disentanglement", "code", "pictures"]
+    allowed = evaluate.allowed_by(model, train)
+    assert allowed == ["attributes", "disentanglement", "code", "pictures"]
     model.parts.config.unlock()
     model.parts.config.evaluate.compare = ("runs/twin",)
     codes = disentanglement.codes_of(model, train, test, np.arange(100))

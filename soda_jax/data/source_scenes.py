@@ -13,11 +13,11 @@ from soda_jax.data.cameras import Cameras
 
 VIEWS = 16  # of each scene [D]
 SCENES = {"train": (0, 100_000), "test": (2**24, 1000)}  # first number and count of each split
-VERSION = 1  # of the recipe below: what a fingerprint knows it by
+VERSION = 2  # of the recipe below: what a fingerprint knows it by
 FIELD_OF_VIEW = 60.0  # degrees
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 HUES = (0.0, 0.09, 0.16, 0.36, 0.5, 0.61, 0.76, 0.9)
-SIZES = (0.22, 0.27, 0.32)
+SIZES = (0.26, 0.32, 0.38)
 CHUNK = 8  # pictures drawn at a time, as many as the pipeline asks a thread for
 THIRDS = ("left", "middle", "right")
 
@@ -81,7 +81,7 @@ class Scenes:
         foot[:, 0, [0, 2]] = room.place[:, 0]
         seen, depth = _project(foot, self.cameras(indices))
         side = np.clip(np.asarray(seen)[:, 0, 0] * len(THIRDS), 0, len(THIRDS) - 1).astype(int)
-        distance = np.digitize(np.asarray(depth)[:, 0], (2.2, 2.9))
+        distance = np.digitize(np.asarray(depth)[:, 0], (2.6, 3.3))
         return np.concatenate([factors, side[:, None], distance[:, None]], axis=1).astype(np.int64)
 
     def _scenes(self, indices: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def describe(scenes: np.ndarray) -> tuple[ray_caster.Room, np.ndarray]:
     # Each in a cell of its own of a 3 x 3 grid; cells are taken in a random order.
     order = np.argsort(np.stack([draw(100 + cell) for cell in range(9)], -1), axis=-1)[:, :3]
     place = np.stack([order % 3 - 1.0, order // 3 - 1.0], -1)
-    place = 0.85 * place + 0.2 * (np.stack([per_solid(4), per_solid(5)], -1) - 0.5)
+    place = 0.9 * place + 0.12 * (np.stack([per_solid(4), per_solid(5)], -1) - 0.5)
     room = ray_caster.Room(
         floor=_rgb(floor, 0.25, 0.85),
         walls=_rgb(walls, 0.4, 0.8),

@@ -69,13 +69,19 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class CameraOptions:
-    """How networks are told of cameras; configs/base.py says what each field means."""
+    """How networks are told of cameras; configs/base.py says what each field means.
+
+    Attributes:
+      patch: of the denoiser: it is given a ray for each of its patches.
+    """
 
     encoding: str = "ray"
     channels: int = 54
     max_octave: float = 4.0
     relative: bool = True
     max_sources: int = 3
+    targets: int = 1
+    patch: int = 1
 
 
 class Posed(NamedTuple):
@@ -139,8 +145,8 @@ def pair(
 
     Args:
       key: of this step; a picture's draws depend on it and on the place in the batch.
-      images: [b h w c] uint8; or views of objects: all but the last are sources, and the first
-        1, 2, ... of them are used, each number as often.
+      images: [b h w c] uint8; or views of objects: the last options.targets are targets, the
+        others sources, of which the first 1, 2, ... are used, each number as often.
     """
     if isinstance(images, Posed):
         return _posed_pair(key, images, source_view, target_view, options)
@@ -157,20 +163,22 @@ def _posed_pair(
     key: Array, posed: Posed, source_view: View, target_view: View, options: CameraOptions
 ) -> Batch:
     b, v = posed.images.shape[:2]
-    sources = posed.images[:, :-1].reshape(b * (v - 1), *posed.images.shape[2:])
-    source_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b * (v - 1)))
-    target_keys = rngs.per_example(rngs.stream(key, "target"), jnp.arange(b))
+    k, n = v - options.targets, options.targets
+    sources = posed.images[:, :k].reshape(b * k, *posed.images.shape[2:])
+    targets = posed.images[:, k:].reshape(b * n, *posed.images.shape[2:])
+    source_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b * k))
+    target_keys = rngs.per_example(rngs.stream(key, "target"), jnp.arange(b * n))
     source = augmented(source_keys, sources, source_view)
-    number = jax.random.randint(rngs.stream(key, "number"), (b, 1), 1, v)
+    number = jax.random.randint(rngs.stream(key, "number"), (b, 1), 1, k + 1)
     return Batch(
-        source=source.reshape(b, v - 1, *source.shape[1:]),
-        target=augmented(target_keys, posed.images[:, -1], target_view),
+        source=source.reshape(b, k, *source.shape[1:]),
+        target=augmented(target_keys, targets, target_view),
         poses=poses_of(
-            Cameras(*(part[:, :-1] for part in posed.seen)),
-            Cameras(*(part[:, -1] for part in posed.seen)),
-            jnp.arange(v - 1)[None] < number,
+            Cameras(*(part[:, :k] for part in posed.seen)),
+            Cameras(*(part[:, k:] for part in posed.seen)),
+            jnp.arange(k)[None] < number,
             source_view.size,
-            target_view.size,
+            target_view.size // options.patch,
             options,
         ),
     )
@@ -178,19 +186,20 @@ def _posed_pair(
 
 def poses_of(
     sources: Cameras,
-    target: Cameras,
+    targets: Cameras,
     source_mask: Array,
     source_size: int,
     target_size: int,
     options: CameraOptions,
 ) -> Poses:
-    """What networks are told of cameras [b k] and [b]: as the first source sees them, or not."""
+    """What networks are told of cameras [b k] and [b n]: as the first source sees them, or not."""
     if options.relative:
-        target = Cameras(cameras.relative(target.pose, sources.pose[:, 0]), target.intrinsics)
-        sources = relative_to_first(sources)
+        pose = cameras.relative(targets.pose, sources.pose[:, :1])
+        targets, sources = Cameras(pose, targets.intrinsics), relative_to_first(sources)
+    target_rays = ray_channels(targets, target_size, options)
     return Poses(
         ray_channels(sources, source_size, options),
-        ray_channels(target, target_size, options),
+        target_rays.reshape(-1, *target_rays.shape[2:]),
         source_mask,
     )
 

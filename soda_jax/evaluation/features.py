@@ -5,15 +5,15 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from soda_jax.array_types import Array
+from soda_jax.array_types import Array, PyTree
 
 
 def extract(
-    encode_fn: Callable[[Array], dict[str, Array]],
-    images_fn: Callable[[np.ndarray], np.ndarray],
+    encode_fn: Callable[[PyTree], dict[str, Array]],
+    images_fn: Callable[[np.ndarray], PyTree],
     num_examples: int,
     batch_size: int,
-    shard: Callable[[np.ndarray], Array] | None = None,
+    shard: Callable[[np.ndarray], Array] = jax.device_put,
 ) -> dict[str, np.ndarray]:
     """The features of pictures 0 to num_examples - 1.
 
@@ -24,11 +24,11 @@ def extract(
     Args:
       encode_fn: jitted, with its parameters bound: uint8 [b h w c] -> name -> [b d]. A picture's
         features must not depend on its batch (running statistics, not the batch's).
-      images_fn: positions [b] int64 -> uint8 [b h w c].
+      images_fn: positions [b] int64 -> uint8 [b h w c], or that with more arrays of b rows.
       num_examples: how many pictures there are.
       batch_size: pictures encoded at a time.
-      shard: places a batch on the devices; the default device where None. With several processes
-        encode_fn must return replicated arrays, as each process fetches all of them.
+      shard: places an array on the devices; on the default one, if not given. With several
+        processes encode_fn must return replicated arrays, as each process fetches all of them.
 
     Returns:
       name -> [num_examples d] float32.
@@ -46,17 +46,22 @@ def extract(
     for start in range(0, num_examples, batch_size):
         stop = min(start + batch_size, num_examples)
         images = images_fn(np.arange(start, stop, dtype=np.int64))
-        if len(images) != stop - start:
-            raise ValueError(f"images_fn gave {len(images)} pictures for {stop - start} positions")
-        missing = batch_size - len(images)
-        images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")
-        images = jax.device_put(images) if shard is None else shard(images)
-        encoded = encode_fn(images)
+        for part in jax.tree.leaves(images):
+            if len(part) != stop - start:
+                raise ValueError(
+                    f"images_fn gave {len(part)} pictures for {stop - start} positions"
+                )
+        encoded = encode_fn(jax.tree.map(shard, _filled_up(images, stop - start, batch_size)))
         if sent is not None:
             _fetch(features, num_examples, *sent)
         sent = (start, stop, encoded)
     _fetch(features, num_examples, *sent)
     return features
+
+
+def _filled_up(images: PyTree, count: int, batch_size: int) -> PyTree:
+    rows = np.minimum(np.arange(batch_size), count - 1)
+    return jax.tree.map(lambda part: np.asarray(part)[rows], images)
 
 
 def _fetch(features, num_examples, start, stop, encoded):

@@ -59,9 +59,13 @@ class DiffusionAutoencoder(nn.Module):
     def __call__(
         self, source: Array, x_t: Array, t: Array, train: bool = False, poses: Poses | None = None
     ) -> tuple[Array, Array]:
-        """The prediction [b h w c] under the sources' own code, and that code z [b z]."""
+        """The prediction [b h w c] under the sources' own code, and that code z [b z].
+
+        Where there are poses, x_t and t may be [b*n ...]: n targets of each code.
+        """
         if poses is None:
             z = self.encode(source, train)
             return self.denoise(x_t, t, z, train=train), z
         z = self.encode(source, train, poses.source_rays, poses.source_mask)
-        return self.denoise(x_t, t, z, train=train, target_rays=poses.target_rays), z
+        codes = jnp.repeat(z, x_t.shape[0] // z.shape[0], axis=0)
+        return self.denoise(x_t, t, codes, train=train, target_rays=poses.target_rays), z

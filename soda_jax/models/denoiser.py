@@ -23,7 +23,9 @@ from soda_jax.models.layers import (
     TimeEmbedding,
     conv,
     downsample,
+    from_patches,
     residual_sum,
+    to_patches,
     truncated_normal,
     upsample,
 )
@@ -91,11 +93,13 @@ class ModulatedBlock(nn.Module):
 class Denoiser(nn.Module):
     """(x_t [b h w c], t [b], z [b z] or None) -> a prediction [b h w c] in float32.
 
-    Where there are cameras it is also given rays [b h w r], which the stem sees beside a linear map
-    of x_t to rgb_features channels [P].
+    Where there are cameras it is also given rays [b h/patch w/patch r], which the stem sees beside
+    a linear map of x_t to rgb_features channels [P].
 
     Attributes:
       width, multipliers: level i has width * multipliers[i] channels, at 1 / 2^i of the resolution.
+      patch: squares of so many pixels become channels before the first level, and pixels again
+        after the last: levels begin at 1 / patch of the resolution [D].
       num_blocks: residual blocks of a level on the way down; one more on the way up.
       attention_levels: levels with self-attention after each block; mid_attention: in the middle.
       cross_attention_levels: levels whose blocks also attend to the sections of z, so that nothing
@@ -119,6 +123,7 @@ class Denoiser(nn.Module):
     resample: str = "strided"
     rescale: bool = True
     zero_init: bool = True
+    patch: int = 1
     rgb_features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
@@ -133,11 +138,11 @@ class Denoiser(nn.Module):
         rays: Array | None = None,
     ) -> Array:
         b, height, width, channels = x_t.shape
-        factor = 2 ** (len(self.multipliers) - 1)
+        factor = self.patch * 2 ** (len(self.multipliers) - 1)
         if height % factor or width % factor:
             raise ValueError(
-                f"{len(self.multipliers)} levels need a height and width that {factor} divides, "
-                f"not {height}x{width}"
+                f"{len(self.multipliers)} levels and patches of {self.patch} need a height and "
+                f"width that {factor} divides, not {height}x{width}"
             )
         m = num_sections(self.multipliers, self.num_blocks) - 1
         sections = [None] * (m + 1) if z is None else split_sections(z, m + 1)
@@ -178,7 +183,7 @@ class Denoiser(nn.Module):
         def place(h):
             return f"{h.shape[1]}x{h.shape[2]}"
 
-        h = x_t.astype(self.dtype)
+        h = to_patches(x_t.astype(self.dtype), self.patch)
         if self.rgb_features:
             h = conv(self.rgb_features, 1, "rgb", self.dtype)(h)
             h = jnp.concatenate([h, rays.astype(self.dtype)], axis=-1)
@@ -221,4 +226,5 @@ class Denoiser(nn.Module):
 
         h = nn.silu(GroupNorm(name="norm")(h))
         out_init = nn.initializers.zeros if self.zero_init else truncated_normal
-        return conv(channels, 3, "out", jnp.float32, out_init)(h)
+        h = conv(channels * self.patch**2, 3, "out", jnp.float32, out_init)(h)
+        return from_patches(h, self.patch)

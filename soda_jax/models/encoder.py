@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from soda_jax.array_types import Array
 from soda_jax.models.layers import GroupNorm, glorot
 
+# Colours in [-1, 1] deviate by about half; beside rays, which deviate by 1, they would drown [D].
+unit_colours = nn.initializers.variance_scaling(4.0, "fan_in", "normal")
+
 # variant: (blocks of each stage, bottleneck blocks)
 RESNETS = {
     "resnet10": ((1, 1, 1, 1), False),
@@ -134,7 +137,7 @@ class Encoder(nn.Module):
     def setup(self):
         self.head = nn.Dense(self.z_size, kernel_init=glorot)
         if self.rgb_features:
-            self.rgb = nn.Dense(self.rgb_features, kernel_init=glorot)
+            self.rgb = nn.Dense(self.rgb_features, kernel_init=unit_colours)
 
     def __call__(self, source: Array, train: bool = False, rays: Array | None = None) -> Array:
         if self.rgb_features:

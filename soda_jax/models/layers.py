@@ -146,3 +146,17 @@ def downsample(x: Array) -> Array:
     """Mean of each 2x2 square: [b h w c] -> [b h/2 w/2 c]."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def to_patches(x: Array, patch: int) -> Array:
+    """Squares of pixels as channels: [b h w c] -> [b h/p w/p p*p*c]."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def from_patches(x: Array, patch: int) -> Array:
+    """The inverse of `to_patches`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, patch, patch, c // patch**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * patch, w * patch, c // patch**2)

@@ -69,7 +69,7 @@ def codes_of(
     config = model.parts.config
 
     def encoded(one: Pretrained) -> np.ndarray:
-        return one.features(lambda rows: test.images(indices[rows]), len(indices))["z"]
+        return one.features_of(test, indices)["z"]
 
     z = encoded(model)
     others = {}

@@ -69,9 +69,12 @@ def code_losses(
         prediction = model.apply(variables, x_t, t, code, method="denoise", **seen)
         return per_example_loss(process, prediction, batch.target, epsilon, t).mean()
 
+    def under(code: Array) -> Array:
+        return loss(jnp.repeat(code, b // z.shape[0], axis=0))
+
     losses = {
-        "z": loss(z),
-        "shuffled": loss(jnp.roll(z, 1, axis=0)),
-        "null": loss(jnp.zeros_like(z)),
+        "z": under(z),
+        "shuffled": under(jnp.roll(z, 1, axis=0)),
+        "null": under(jnp.zeros_like(z)),
     }
     return losses, z

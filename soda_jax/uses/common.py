@@ -53,8 +53,8 @@ class Studio:
         return section_sizes(self.config.model.z_size, self.model.parts.num_sections)
 
     @functools.cached_property
-    def sources(self) -> np.ndarray:
-        """The test pictures that are shown, uint8 [n h w c]: of different classes, if possible."""
+    def shown(self) -> np.ndarray:
+        """Positions of the test pictures that are shown: of different classes, if possible."""
         count = self.config.apply.num_images
         candidates = self.some_of(self.test, 40 * count)
         if num_classes(self.test) > 1:
@@ -62,7 +62,12 @@ class Studio:
             # The first of each class, then the second of each, ...
             rank = np.array([np.sum(labels[:i] == labels[i]) for i in range(len(labels))])
             candidates = candidates[np.lexsort((labels, rank))]
-        return self.test.images(candidates[:count])
+        return candidates[:count]
+
+    @functools.cached_property
+    def sources(self) -> np.ndarray:
+        """The test pictures that are shown, uint8 [n h w c]."""
+        return self.test.images(self.shown)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
@@ -72,13 +77,13 @@ class Studio:
     @functools.cached_property
     def z(self) -> np.ndarray:
         """Their codes."""
-        return self.model.encode(self.sources)
+        return self.model.features_of(self.test, self.shown)["z"]
 
     @functools.cached_property
     def codes(self) -> np.ndarray:
         """Codes of training pictures: what the distribution of z is read from."""
         chosen = self.some_of(self.train, self.config.apply.codes)
-        return self.model.features(lambda rows: self.train.images(chosen[rows]), len(chosen))["z"]
+        return self.model.features_of(self.train, chosen)["z"]
 
     @functools.cached_property
     def typical(self) -> np.ndarray:

@@ -76,9 +76,8 @@ def unsupervised(studio: Studio) -> dict[str, Directions]:
     parts = studio.model.parts
     count = min(studio.config.apply.directions, studio.config.model.z_size)
     denoiser = parts.model.denoiser
-    owners = section_of_block(
-        denoiser.multipliers, denoiser.num_blocks, parts.target_view.size, denoiser.resample
-    )
+    size = parts.target_view.size // denoiser.patch
+    owners = section_of_block(denoiser.multipliers, denoiser.num_blocks, size, denoiser.resample)
     params = studio.model.variables["params"]["denoiser"]
     return {
         "principal": principal_directions(studio.codes, count),

@@ -9,7 +9,6 @@ from soda_jax.applications.pictures import grid, save_gif
 from soda_jax.data import pipeline
 from soda_jax.data.cameras import Cameras, axis_angle
 from soda_jax.data.records import PosedSource
-from soda_jax.evaluation.image_metrics import psnr
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
 from soda_jax.pretrained import Pretrained
 from soda_jax.suites.pictures import Measure, pairwise
@@ -94,7 +93,7 @@ def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder)
     return {
         "rows": rows,
         "poses": poses,
-        "angles": by_angle(views, from_one),
+        "angles": by_angle(metrics, views, from_one),
         "objects": len(views.sources),
         "targets": views.targets.shape[1],
         "size": views.targets.shape[2],
@@ -122,17 +121,20 @@ def score(metrics: dict[str, Measure], truth: np.ndarray, drawn: np.ndarray) -> 
     }
 
 
-def by_angle(views: Views, drawn: np.ndarray) -> list[dict]:
-    """PSNR from one source, by the angle between its camera's axis and the target's."""
+def by_angle(metrics: dict[str, Measure], views: Views, drawn: np.ndarray) -> list[dict]:
+    """Scores from one source, by the angle between its camera's axis and the target's."""
     angles = axis_angle(views.source_cameras.pose[:, :1], views.target_cameras.pose)
-    flat = (x.reshape(-1, *x.shape[2:]) for x in (views.targets, drawn))
-    found = np.asarray(psnr(*flat, data_range=255)).reshape(angles.shape)
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (views.targets, drawn)]
+    found = {
+        name: np.asarray(metric.function(*flat)).reshape(angles.shape)
+        for name, metric in metrics.items()
+    }
     rows = []
     for low, high in zip(ANGLES[:-1], ANGLES[1:], strict=True):
         inside = (angles >= low) & (angles <= high if high == 180 else angles < high)
         if inside.any():
-            values = {"from": low, "to": high, "PSNR": float(found[inside].mean())}
-            rows.append(values | {"views": int(inside.sum())})
+            scores = {name: float(values[inside].mean()) for name, values in found.items()}
+            rows.append({"from": low, "to": high, "views": int(inside.sum()), "scores": scores})
     return rows
 
 
@@ -176,7 +178,10 @@ def show(values: dict, folder) -> list[str]:
     table = {name: [f"{row[c]:.3f}" for c in columns] for name, row in values["rows"].items()}
     poses = {name: [f"{row[c]:.3f}" for c in columns] for name, row in values["poses"].items()}
     angles = {
-        f"{row['from']} to {row['to']}": [f"{row['PSNR']:.2f}", str(row["views"])]
+        f"{row['from']} to {row['to']}": [
+            *(f"{row['scores'][c]:.3f}" for c in columns),
+            str(row["views"]),
+        ]
         for row in values["angles"]
     }
     k = sum(name.startswith("from ") and "," not in name for name in values["rows"])
@@ -196,5 +201,5 @@ def show(values: dict, folder) -> list[str]:
         "of training pictures from like cameras; the model without z.</p>",
         "<h2>Is the camera used?</h2>",
         page.table("told, from 1 source", columns, poses),
-        page.table("degrees from the source", ["PSNR", "views"], angles),
+        page.table("degrees from the source", [*columns, "views"], angles),
     ]

@@ -12,6 +12,7 @@ from soda_jax.models.denoiser import (
     num_sections,
     section_of_block,
 )
+from soda_jax.models.layers import from_patches, to_patches
 
 TINY = dict(width=8, head_size=4, dropout=0.0, zero_init=False, mid_attention=False)
 
@@ -149,6 +150,20 @@ def test_a_block_keeps_unit_variance_only_with_the_rescaling():
     # the sum is half of what it is without.
     assert variance(False) == pytest.approx(2 * variance(True), rel=1e-4)
     assert 0.5 < variance(True) < 1.05
+
+
+def test_patches_are_channels_and_come_back():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 4, 4, 12)
+    np.testing.assert_array_equal(patches[0, 1, 2, :6], x[0, 2, 4:6].ravel())
+    np.testing.assert_array_equal(from_patches(patches, 2), x)
+    denoiser = Denoiser(width=8, multipliers=(1, 2), num_blocks=1, head_size=8, patch=2)
+    t, z = jnp.full((2,), 0.5), jnp.ones((2, 10))
+    out, variables = denoiser.init_with_output(jax.random.key(0), x, t, z)
+    assert out.shape == x.shape and "down_4x4_block0" in variables["params"]
+    with pytest.raises(ValueError, match="patches of 2 need a height and width that 4 divides"):
+        denoiser.init(jax.random.key(0), x[:, :6], t, z)
 
 
 def test_zero_init_predicts_nothing_at_first():

@@ -1,0 +1,30 @@
+"""Posed pictures of objects in one .npz file, on a CPU: other views of what one has seen.
+
+data/views.npz holds images [n v h w 3] uint8, cam2world [n v 4 4] and K [3 3]; see
+`soda_jax/data/source_posed_arrays.py`. The networks and presets are those of configs/scenes.py.
+
+Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/views
+           python -m soda_jax pretrain --config=configs/views.py:regression \\
+               --workdir=runs/views_regression
+           python -m soda_jax novel_views --workdir=runs/views \\
+               --config.novel_views.compare="('runs/views_regression',)"
+Hardware:  two CPU cores
+"""
+
+import ml_collections
+
+from configs import base, scenes
+
+
+def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:
+    config = base.get_config()
+    config.name = f"views_{preset}"
+    config.data.source = "posed_arrays"
+    config.data.path = "data/views.npz"
+    base.posed(config)
+    presets = {"cpu": scenes.cpu, "regression": scenes.regression}
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r}: one of {', '.join(presets)}")
+    presets[preset](config)
+    config.train.probe_every = 0
+    return config
