@@ -53,9 +53,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.model.z_size = 128  # dimensions of the code z [R]
     config.model.encoder = ml_collections.ConfigDict()
-    config.model.encoder.variant = (
-        "resnet18"  # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]
-    )
+    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]; none: a denoiser alone
+    config.model.encoder.variant = "resnet18"
     config.model.encoder.width_multiplier = 1.0  # times 64 channels in the first stage
     config.model.encoder.stem = (
         "small"  # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
@@ -77,13 +76,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser.resample = (
         "strided"  # between levels: strided convolution | residual block [D]
     )
+    # modulation: t scales and shifts norms, as z does [P] | added: to what enters them (DDPM, DDAE)
+    config.model.denoiser.time_route = "modulation"
     config.model.denoiser.rescale = True  # residual sums divided by sqrt 2 [P]
     config.model.denoiser.zero_init = (
         True  # last convolution of each block and of the net starts at 0 [D]
     )
 
     config.diffusion = ml_collections.ConfigDict()
-    config.diffusion.schedule = "inverted_cosine"  # linear | cosine | inverted_cosine [P]
+    config.diffusion.schedule = (
+        "inverted_cosine"  # linear | cosine | inverted_cosine [P] | variance_exploding | edm
+    )
     config.diffusion.prediction = "epsilon"  # epsilon | x_0 | v [R]
     config.diffusion.loss_weight = (
         "uniform"  # uniform | epsilon | min_snr: on the prediction's error [R]
@@ -133,7 +136,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.probe = ml_collections.ConfigDict()
     config.probe.batch_size = 256  # pictures encoded at a time
     config.probe.weights = "ema"  # ema | raw
-    config.probe.features = ("z", "pooled")
+    config.probe.features = ("z", "pooled")  # and block: one of the denoiser's, as DDAE reads it
+    config.probe.block = "mid_block1"  # of the denoiser, such as up_8x8_block2
+    config.probe.t = 0.05  # of the noise under which the block is read
     config.probe.max_examples = 0  # of the training split; 0: all
     config.probe.validation_fraction = (
         0.1  # of the training split: it chooses the L2, never the test set
@@ -153,7 +158,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.num_images = 16
     config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | heun
     config.sample.num_steps = 100  # [R]
-    config.sample.spacing = "t"  # steps uniform in t | log_snr, better for few steps [D]
+    # steps uniform in t | log_snr, better for few steps [D] | rho, EDM's
+    config.sample.spacing = "t"
     config.sample.eta = 0.0  # 0: DDIM, 1: DDPM, which is the paper's sampler [P]
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
     config.sample.sections = ()  # condition on these sections of z alone; () for all

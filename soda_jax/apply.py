@@ -29,10 +29,12 @@ def apply(config: ml_collections.ConfigDict, workdir: str, names: Sequence[str] 
       names: of USES; config.apply.uses where there are none, and all where that is empty too.
 
     Raises:
+      ConfigError: the model has no z.
       ValueError: there are too few pictures.
       ChaptersFailed: a use can't be shown; the others have run then, and the page is there.
     """
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
+    model.needs_z("apply")
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     folder = folder_of(workdir, "applications", model.step, config.sample.weights)
     studio = Studio(model, train, test, folder)

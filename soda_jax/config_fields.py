@@ -157,8 +157,8 @@ RATE = real(0, 1, open_high=True)  # a share that leaves something over
 WEIGHTS = one_of("ema", "raw")
 POSED_SOURCES = ("scenes", "nmr", "srn", "transforms", "posed_arrays")
 SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100", *POSED_SOURCES)
-RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
-FEATURES = one_of("z", "pooled")
+RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "none")
+FEATURES = one_of("z", "pooled", "block")
 PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
 SUITES = (
     "probes", "layers", "attributes", "disentanglement", "code", "pictures", "streamed",
@@ -225,9 +225,12 @@ FIELDS = {
     "model.denoiser.head_size": whole(1, 2**13),
     "model.denoiser.dropout": RATE,
     "model.denoiser.resample": one_of("strided", "residual"),
+    "model.denoiser.time_route": one_of("modulation", "added"),
     "model.denoiser.rescale": Flag(),
     "model.denoiser.zero_init": Flag(),
-    "diffusion.schedule": one_of("linear", "cosine", "inverted_cosine"),
+    "diffusion.schedule": one_of(
+        "linear", "cosine", "inverted_cosine", "variance_exploding", "edm"
+    ),
     "diffusion.prediction": one_of("epsilon", "x_0", "v"),
     "diffusion.loss_weight": one_of("uniform", "epsilon", "min_snr"),
     "diffusion.t_min": real(0, 1, open_low=True, open_high=True),
@@ -259,7 +262,9 @@ FIELDS = {
     "mesh.fsdp": whole(1, 2**16),
     "probe.batch_size": BATCH,
     "probe.weights": WEIGHTS,
-    "probe.features": Several(FEATURES, 1, 2, distinct=True),
+    "probe.features": Several(FEATURES, 1, 3, distinct=True),
+    "probe.block": Text(),
+    "probe.t": real(0, 1),
     "probe.max_examples": COUNT,
     "probe.validation_fraction": real(0, 1, open_low=True, open_high=True),
     "probe.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
@@ -271,7 +276,7 @@ FIELDS = {
     "sample.num_images": POSITIVE,
     "sample.sampler": one_of("ddim", "dpm_solver", "heun"),
     "sample.num_steps": whole(1, 100_000),
-    "sample.spacing": one_of("t", "log_snr"),
+    "sample.spacing": one_of("t", "log_snr", "rho"),
     "sample.eta": SHARE,
     "sample.guidance_scale": real(-1, 1000),
     "sample.sections": Several(whole(0, 2**16), 0, 1024, distinct=True),
@@ -337,6 +342,9 @@ LATER_FIELDS = {
     "cameras.targets": 1,
     "cameras.field_of_view": 60.0,
     "model.denoiser.patch": 1,
+    "model.denoiser.time_route": "modulation",
+    "probe.block": "mid_block1",
+    "probe.t": 0.05,
     "model.denoiser.cross_attention_levels": (),
     "novel_views.num_objects": 128,
     "novel_views.targets": 4,

@@ -91,9 +91,12 @@ def _colours(values: Values) -> Iterator[Broken]:
             if len(values[f"{view}.mean"]) != len(values[f"{view}.std"]):
                 allowed = f"as many parts as {view}.std = {values[f'{view}.std']}"
                 yield Broken(f"{view}.mean", allowed)
-        if view == "views.target" and {*values[f"{view}.mean"], *values[f"{view}.std"]} != {0.5}:
-            # Samplers clip what they predict to [-1, 1], and pictures are made from that range.
-            yield Broken(f"{view}.mean", "0.5, as std: targets lie in [-1, 1]", "(0.5, 0.5, 0.5)")
+        if view == "views.target":
+            # Samplers clip what they predict to one range around 0, and make pictures from it.
+            if {*values[f"{view}.mean"]} != {0.5}:
+                yield Broken(f"{view}.mean", "0.5: targets lie around 0", "(0.5, 0.5, 0.5)")
+            if len({*values[f"{view}.std"]}) != 1:
+                yield Broken(f"{view}.std", "one number, three times", "(0.5, 0.5, 0.5)")
         strength = values[f"{view}.jitter_strength"]
         if strength[3] > 0.5:
             allowed = "its last part, the hue's, is at most 0.5"
@@ -171,6 +174,14 @@ def _attention(values: Values) -> Iterator[Broken]:
 
 
 def _sections(values: Values) -> Iterator[Broken]:
+    if values["model.encoder.variant"] == "none":
+        if values["probe.features"] != ("block",):
+            allowed = "('block',) where there is no encoder"
+            yield Broken("probe.features", allowed, "('block',)")
+        if values["sample.guidance_scale"]:
+            allowed = "0.0 where there is no encoder: no z that could guide"
+            yield Broken("sample.guidance_scale", allowed, "0.0")
+        return
     count = num_sections(values)
     if values["model.z_size"] < count:
         allowed = f"at least {count}, for that many sections: levels x (num_blocks + 1) + 1"

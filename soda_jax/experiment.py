@@ -12,6 +12,7 @@ import optax
 
 from soda_jax import rngs
 from soda_jax.array_types import Array, Poses
+from soda_jax.config_fields import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.cameras import Cameras
@@ -22,7 +23,7 @@ from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import SCHEDULES
 from soda_jax.models.autoencoder import DiffusionAutoencoder
 from soda_jax.models.bottleneck import Bottleneck
-from soda_jax.models.denoiser import Denoiser, num_sections
+from soda_jax.models.denoiser import Denoiser, num_sections, section_of_block
 from soda_jax.models.encoder import Encoder, ResNet
 from soda_jax.training import optimizer, sharding
 from soda_jax.training.state import TrainState, create
@@ -37,7 +38,7 @@ class Experiment:
       source_view, target_view: what the encoder and the denoiser see.
       cameras: how the networks are told of cameras; None where they aren't.
       source_shape, target_shape: (h, w, c) of a picture on each side.
-      num_sections: m + 1, the sections of z.
+      num_sections: m + 1, the sections of z; 0 without an encoder.
     """
 
     config: ml_collections.ConfigDict
@@ -58,6 +59,16 @@ class Experiment:
         """Height and width of the rays that the denoiser is given: one for each of its patches."""
         return self.target_view.size // self.config.model.denoiser.patch
 
+    @property
+    def z_size(self) -> int:
+        """Dimensions of z; 0 without an encoder."""
+        return self.config.model.z_size if self.model.encoder else 0
+
+    @property
+    def farthest(self) -> float:
+        """Targets lie in [-farthest, farthest]."""
+        return 0.5 / self.target_view.std[0]
+
     def step(self, make_step: Callable[..., Callable], **options: Any) -> Callable:
         """make_step(self, **options), a jitted function: made once, so traced and compiled once."""
         key = (make_step, *sorted(options.items()))
@@ -70,7 +81,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     """Chooses the parts; nothing is computed or written.
 
     Raises:
-      ConfigError: the devices that are here can't split the batch.
+      ConfigError: the devices that are here can't split the batch, or the denoiser hasn't the
+        block that is to be probed.
     """
     try:
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
@@ -84,6 +96,19 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         )
     source_view = View(**config.views.source)
     target_view = View(**config.views.target)
+    blocks = section_of_block(
+        config.model.denoiser.multipliers,
+        config.model.denoiser.num_blocks,
+        target_view.size // config.model.denoiser.patch,
+        config.model.denoiser.resample,
+    )
+    block = config.probe.block.removesuffix("_attention")
+    if "block" in config.probe.features and block not in blocks:
+        near = resembling(config.probe.block, blocks)
+        raise ConfigError(
+            f"config.probe.block = {config.probe.block!r}: one of {', '.join(blocks)}"
+            + (f" (nearest: {near[0]})" if near else "")
+        )
     model, rate = make_model(config), config.optimizer
     return Experiment(
         config=config,
@@ -100,7 +125,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         cameras=camera_options(config),
         source_shape=(source_view.size, source_view.size, config.data.channels),
         target_shape=(target_view.size, target_view.size, config.data.channels),
-        num_sections=model.bottleneck.num_sections,
+        num_sections=model.bottleneck.num_sections if model.bottleneck else 0,
         tx=optimizer.make_optimizer(
             *(
                 optimizer.learning_rate(peak, rate.warmup_steps, rate.decay, config.train.num_steps)
@@ -128,16 +153,20 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
     dtype = jnp.dtype(config.model.dtype)
     remat = config.train.remat
     denoiser = config.model.denoiser
-    return DiffusionAutoencoder(
-        encoder=Encoder(
+    encoder = bottleneck = None
+    if config.model.encoder.variant != "none":
+        encoder = Encoder(
             z_size=config.model.z_size,
             trunk=ResNet(**config.model.encoder, remat=remat, dtype=dtype),
             rgb_features=rgb_features,
-        ),
-        bottleneck=Bottleneck(
+        )
+        bottleneck = Bottleneck(
             num_sections=num_sections(denoiser.multipliers, denoiser.num_blocks),
             **config.model.bottleneck,
-        ),
+        )
+    return DiffusionAutoencoder(
+        encoder=encoder,
+        bottleneck=bottleneck,
         denoiser=Denoiser(**denoiser, rgb_features=rgb_features, remat=remat, dtype=dtype),
     )
 

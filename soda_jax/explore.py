@@ -133,7 +133,7 @@ def explore(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
       ModuleNotFoundError: starlette or uvicorn is not installed.
-      ConfigError: the port can't be had.
+      ConfigError: the port can't be had, or the model has no z.
     """
     try:
         import starlette  # noqa: F401
@@ -144,6 +144,7 @@ def explore(config: ml_collections.ConfigDict, workdir: str) -> None:
         ) from error
     listener = listen(config.explore.port)  # first: what is wrong with it shows at once
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
+    model.needs_z("explore")
     with model.parts.config.unlocked():
         model.parts.config.apply.num_images = config.explore.num_images
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))

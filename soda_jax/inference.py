@@ -21,6 +21,8 @@ from soda_jax.data.cameras import Cameras
 from soda_jax.data.records import Source
 from soda_jax.data.views import Posed, pair, plain, ray_channels, relative_to_first
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
+from soda_jax.evaluation.layers import denoiser_layers
+from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.experiment import Experiment
 from soda_jax.models.autoencoder import mean_of_sources
 from soda_jax.training import sharding
@@ -30,13 +32,19 @@ SAMPLER_OPTIONS = ("sampler", "num_steps", "spacing", "eta", "guidance_scale")
 
 
 def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
-    """(variables, images uint8 [b h w c]) -> {"z": [b z], "pooled": [b d]}; not augmented.
+    """(variables, images uint8 [b h w c]) -> features, not augmented.
+
+    {"z": [b z], "pooled": [b d]}, or an empty z alone where there is no encoder; and where
+    config.probe.features has "block", the denoiser's config.probe.block at t = config.probe.t,
+    under z, with noise that depends on the picture alone.
 
     Where there are cameras, images may be Posed, with a camera for each; or several views of each
     object, [b k h w c] with cameras seen [b k] and a mask [b k]; a picture alone is taken from the
     origin (see `own_camera`).
     """
     view, model = experiment.source_view, experiment.model
+    probe, alone = experiment.config.probe, Alone(experiment)
+    key = rngs.stream(rngs.root(experiment.config.seed), "block")
 
     def encode(
         variables: PyTree,
@@ -46,6 +54,21 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
     ) -> dict[str, Array]:
         if isinstance(images, Posed):
             images, seen = images
+        if model.encoder is None:
+            found = {"z": jnp.zeros((len(images), 0))}
+        else:
+            found = of_encoder(variables, images, seen, source_mask)
+        if "block" in probe.features and images.ndim == 4:
+            x_0 = plain(images, experiment.target_view)
+            arguments = (found["z"] if model.encoder else None, probe.t, keys_of(key, images))
+            found |= {
+                "block": denoiser_layers(
+                    alone, experiment.process, variables, x_0, *arguments, names=(probe.block,)
+                )[probe.block]
+            }
+        return found
+
+    def of_encoder(variables, images, seen, source_mask) -> dict[str, Array]:
         lead = images.shape[:-3]
         source = plain(images.reshape(-1, *images.shape[-3:]), view)
         if experiment.cameras is None:
@@ -184,11 +207,11 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             experiment.target_shape,
             section_mask=section_mask,
             x_T=x_T,
-            clip=x_T is None,
+            clip=experiment.farthest if x_T is None else 0.0,
             target_rays=target_rays(experiment, len(z), seen),
             **{name: options[name] for name in SAMPLER_OPTIONS},
         )
-        return to_uint8(x_0)
+        return to_uint8(x_0 / experiment.farthest)
 
     return jax.jit(decode_uint8, out_shardings=sharding.replicated(experiment.mesh))
 
@@ -229,10 +252,10 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
             first,
             count=count,
             num_steps=num_steps,
-            clip=guided,
+            clip=experiment.farthest if guided else 0.0,
             spacing="t" if guided else "log_snr",
         )
-        return x_t, to_uint8(x_0)
+        return x_t, to_uint8(x_0 / experiment.farthest)
 
     return jax.jit(steps)
 
@@ -256,13 +279,14 @@ def noise_step(experiment: Experiment) -> Callable[[Array, Array], Array]:
 
 
 def to_uint8(x_0: Array) -> Array:
-    """Targets in [-1, 1] as pictures."""
+    """Values in [-1, 1] as pictures."""
     return jnp.round(jnp.clip(x_0 * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def target_pictures(experiment: Experiment, images: np.ndarray) -> np.ndarray:
     """uint8 [b h w c] at the denoiser's size: what a reconstruction is compared with."""
-    return np.asarray(to_uint8(plain(jnp.asarray(images), experiment.target_view)))
+    pictures = plain(jnp.asarray(images), experiment.target_view)
+    return np.asarray(to_uint8(pictures / experiment.farthest))
 
 
 def eval_variables(state: Any, weights: str = "ema") -> PyTree:

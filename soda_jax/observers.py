@@ -44,7 +44,9 @@ def make_observers(
     code_losses = parts.step(inference.code_step)
     decode = parts.step(inference.decode_step)
     draw = parts.step(inference.decode_step, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
-    devices = parts.mesh.size
+    devices, denoiser = parts.mesh.size, parts.config.model.denoiser
+    features_used = parts.config.probe.features
+    own = "pooled" if parts.z_size else "block"  # features on which Fréchet distances are measured
     # Not the first ones: a folder's pictures come class by class.
     probed = shuffled(np.arange(len(train_source)), parts.config.seed)[: config.probe_examples]
     held_out = shuffled(np.arange(len(test_source)), parts.config.seed)
@@ -79,13 +81,14 @@ def make_observers(
         variables = inference.eval_variables(state)
         losses, _ = code_losses(variables, diagnosed)
         writer.scalars(step, {f"loss_with_code/{name}": float(x) for name, x in losses.items()})
-        count = min(CODES_PER_DIMENSION * parts.config.model.z_size, len(held_out))
+        dimensions = parts.z_size or denoiser.width * max(denoiser.multipliers)
+        count = min(CODES_PER_DIMENSION * dimensions, len(held_out))
         codes = features(
             lambda images: encode(variables, images),
             lambda indices: inference.as_seen(parts, test_source, held_out[indices]),
             count,
         )
-        writer.scalars(step, {"effective_rank": effective_rank(codes["z"])})
+        writer.scalars(step, {"effective_rank": effective_rank(codes[features_used[0]])})
 
     def probe(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
@@ -95,7 +98,8 @@ def make_observers(
             len(probed),
         )
         labels, cut = train_source.labels(probed), len(probed) * 9 // 10
-        for name, x in codes.items():
+        for name in features_used:
+            x = codes[name]
             data = (x[:cut], labels[:cut], x[cut:], labels[cut:])
             linear = linear_probe(*data, num_classes=classes, l2_values=(LINEAR_L2,))
             nearest = knn(*data, num_classes=classes)
@@ -111,28 +115,25 @@ def make_observers(
             z = encode(variables, images)["z"]
             noise = np.array(list(itertools.islice(numbers, len(z))))
             pictures = draw(variables, z, parts.config.sample.seed, noise)
-            return {"pooled": encode(variables, pictures)["pooled"]}
+            return {own: encode(variables, pictures)[own]}
 
         def real_images(positions: np.ndarray) -> np.ndarray:
             return inference.target_pictures(parts, test_source.images(chosen[positions]))
 
         drawn = features(
             drawn_features, lambda positions: test_source.images(chosen[positions]), len(chosen)
-        )["pooled"]
-        real = features(lambda images: encode(variables, images), real_images, len(chosen))[
-            "pooled"
-        ]
+        )[own]
+        real = features(lambda images: encode(variables, images), real_images, len(chosen))[own]
         # The features change from step to step: in units of their variance distances compare.
         distance = frechet_distance(drawn, real).value / real.var(axis=0, ddof=1).sum()
-        writer.scalars(step, {"relative_frechet/pooled": distance})
+        writer.scalars(step, {f"relative_frechet/{own}": distance})
 
     def sample(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
         z = encode(variables, sampled)["z"]
-        pictures = decode(variables, z, parts.config.sample.seed, np.arange(len(z)))
-        writer.images(
-            step, "reconstructions", grid([np.asarray(sampled), np.asarray(pictures)], scale=2)
-        )
+        pictures = np.asarray(decode(variables, z, parts.config.sample.seed, np.arange(len(z))))
+        rows = [np.asarray(sampled), pictures] if parts.z_size else [pictures]
+        writer.images(step, "reconstructions", grid(rows, scale=2))
 
     return [
         (config.diagnose_every, goes_on(diagnose)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from soda_jax import config_schema, experiment, inference
 from soda_jax.array_types import PyTree
+from soda_jax.config_schema import ConfigError
 from soda_jax.data.cameras import Cameras, check_poses, relative
 from soda_jax.data.images import to_uint8
 from soda_jax.data.records import Source
@@ -58,6 +59,13 @@ class Pretrained:
             lambda rows: inference.as_seen(self.parts, source, indices[rows]), len(indices)
         )
 
+    def needs_z(self, what: str) -> None:
+        """Raises ConfigError where there is no encoder, and so no z for `what`."""
+        if not self.parts.z_size:
+            raise ConfigError(
+                f"config.model.encoder.variant = 'none': {what} is about z, and this model has none"
+            )
+
     def in_batches(self, most: int | None = None) -> dict[str, Any]:
         """How `extract` goes through pictures with this model: batch_size (up to most), shard."""
         size = self.parts.config.probe.batch_size
@@ -102,7 +110,7 @@ class Pretrained:
             of another shape.
         """
         z = np.asarray(z, np.float32)
-        z_size = self.parts.config.model.z_size
+        z_size = self.parts.z_size
         if z.ndim != 2 or z.shape[1] != z_size or not len(z):
             raise ValueError(f"codes must be [n {z_size}] with n > 0, not {list(z.shape)}")
         mask = self._section_mask(sections, len(z))
@@ -217,9 +225,9 @@ class Pretrained:
           ValueError: not pictures of this model's number of channels, or not a code for each.
         """
         images, z = self._check(images), np.asarray(z, np.float32)
-        if z.shape != (len(images), self.parts.config.model.z_size):
+        if z.shape != (len(images), self.parts.z_size):
             raise ValueError(
-                f"codes must be [{len(images)} {self.parts.config.model.z_size}], one for each "
+                f"codes must be [{len(images)} {self.parts.z_size}], one for each "
                 f"picture, not {list(z.shape)}"
             )
         invert = self.parts.step(

@@ -21,7 +21,7 @@ def report(workdir: str) -> str:
         raise FileNotFoundError(f"{workdir} holds no run to report: pretrain writes it")
     config = json.loads((folder / "config.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    body = [f"<h1>SODA on {html.escape(config['name'])}</h1>", facts(folder, config, lines)]
+    body = [f"<h1>{html.escape(config['name'])}</h1>", facts(folder, config, lines)]
     body += reconstructions(folder)
     body += probe_table(folder)
     body += curves(lines)
@@ -56,14 +56,20 @@ def reconstructions(folder: pathlib.Path) -> list[str]:
     grid, scores = (folder / "samples" / f"reconstructions{suffix}" for suffix in (".png", ".json"))
     if grid.exists() and scores.exists():
         values = json.loads(scores.read_text())
+        psnr = f"PSNR {values['psnr']:.2f} dB" if "psnr" in values else "Drawn"
         ssim = f", SSIM {values['ssim']:.3f}" if "ssim" in values else ""
-        parts += [
-            "<h2>Pictures from their codes</h2>",
+        about = (
             "<p>Top: pictures of the test split, as the encoder sees them. Second: the same at the "
             f"denoiser's size. Below: drawn from z alone, from {values['seeds']} seeds of the "
-            "noise. What is the same in a column is what the code holds.</p>",
+            "noise. What is the same in a column is what the code holds.</p>"
+        )
+        if "psnr" not in values:
+            about = f"<p>From noise alone, {values['seeds']} times.</p>"
+        parts += [
+            "<h2>Pictures that it draws</h2>",
+            about,
             embed(grid),
-            f'<p class="note">PSNR {values["psnr"]:.2f} dB{ssim} over {values["images"]} pictures '
+            f'<p class="note">{psnr}{ssim}, {values["images"]} pictures '
             f"x {values['seeds']} seeds; {values['sampler']}, {values['num_steps']} steps, "
             f"eta {values['eta']}, guidance {values['guidance_scale']}, {values['weights']} "
             f"weights of step {values['step']}.</p>",
@@ -130,9 +136,9 @@ def curves(lines: Iterable[dict]) -> list[str]:
     judged = [
         chart(series, best=best)
         for best, names in (
-            ("high", ["linear/z", "linear/pooled"]),
-            ("high", ["knn/z", "knn/pooled"]),
-            ("low", ["relative_frechet/pooled"]),
+            ("high", ["linear/z", "linear/pooled", "linear/block"]),
+            ("high", ["knn/z", "knn/pooled", "knn/block"]),
+            ("low", ["relative_frechet/pooled", "relative_frechet/block"]),
         )
         if (series := series_of(lines, names))
     ]

@@ -18,7 +18,8 @@ LEGIBLE_SIZE = 64  # pixels on the page
 def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
     """Writes workdir/samples/reconstructions.png and .json: sources, and pictures from their codes.
 
-    Rows: the sources; the same at the denoiser's size; one row for each of three seeds.
+    Rows: the sources; the same at the denoiser's size; one row for each of three seeds. A model
+    without an encoder draws from noise alone: three rows, and no scores.
     """
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
     source = experiment.open_data(model.parts, "test")
@@ -30,21 +31,22 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
         for i in range(NUM_SEEDS)
     ]
     scores = {
-        "psnr": float(np.mean([psnr(targets, x, 255) for x in pictures])),
         "step": model.step,
         "images": len(images),
         "seeds": NUM_SEEDS,
         **{name: value for name, value in config.sample.items() if name != "num_images"},
     }
-    if model.parts.target_view.size >= 11:
+    if model.parts.z_size:
+        scores["psnr"] = float(np.mean([psnr(targets, x, 255) for x in pictures]))
+    if model.parts.z_size and model.parts.target_view.size >= 11:
         scores["ssim"] = float(np.mean([ssim(targets, x, 255) for x in pictures]))
     folder = pathlib.Path(workdir) / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / "reconstructions.png"
     scale = max(1, LEGIBLE_SIZE // max(images.shape[1], targets.shape[1]))
-    Image.fromarray(grid([images, targets, *pictures], scale)).save(picture)
+    rows = [images, targets, *pictures] if model.parts.z_size else pictures
+    Image.fromarray(grid(rows, scale)).save(picture)
     picture.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n")
-    print(
-        f"PSNR {scores['psnr']:.2f} dB over {len(images)} pictures x {NUM_SEEDS} seeds; {picture}"
-    )
+    found = f"PSNR {scores['psnr']:.2f} dB over " if "psnr" in scores else ""
+    print(f"{found}{len(images)} pictures x {NUM_SEEDS} seeds; {picture}")
     return scores

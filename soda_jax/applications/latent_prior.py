@@ -208,7 +208,7 @@ def _sample(model, params, keys, z_size, num_steps):
         initial_noise(keys, (z_size,)),
         num_steps=num_steps,
         sampler="heun",
-        clip=False,
+        clip=0.0,
     )
 
 

@@ -51,16 +51,17 @@ def decode(
     eta: float = 0.0,
     guidance_scale: float = 0.0,
     target_rays: Array | None = None,
-    clip: bool = True,
+    clip: float = 1.0,
 ) -> Array:
-    """x_0 [b h w c] in [-1, 1], sampled under the codes z [b z].
+    """x_0 [b h w c] in [-clip, clip], sampled under the codes z [b z].
 
     Args:
       variables, section_mask, guidance_scale, target_rays: see `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
       x_T: [b h w c], the noise to start from; that of the keys where None.
-      clip: each prediction of x_0 is clipped to [-1, 1]; not where x_T is an inverted one.
+      clip: each prediction of x_0 is clipped to [-clip, clip]; 0, not at all, where x_T is an
+        inverted one.
     """
     return sample(
         under_code(model, variables, z, section_mask, guidance_scale, target_rays),
@@ -91,7 +92,7 @@ def invert_pictures(
     """x_T [b h w c], from which `decode` draws the pictures x_0 [b h w c] under the codes z [b z].
 
     It holds what z doesn't. `decode` must be called with the same num_steps and spacing, "ddim",
-    eta 0, no guidance and clip=False. See `invert` for the iterations.
+    eta 0, no guidance and clip=0. See `invert` for the iterations.
     """
     return invert(
         under_code(model, variables, z, target_rays=target_rays),

@@ -16,7 +16,7 @@ def invert(
     num_steps: int,
     num_iterations: int = 1,
     first_iterations: int = 5,
-    clip: bool = False,
+    clip: float = 0.0,
     spacing: str = "t",
 ) -> Array:
     """The noise x_T from which DDIM makes the picture x_0: DDIM run backwards.
@@ -41,7 +41,7 @@ def invert(
       num_steps: of this run, and of the sampling that is to return the picture.
       num_iterations: network calls in each step but the first, at least 1.
       first_iterations: network calls in the first step, at least 1.
-      clip: each prediction of x_0 is clipped to [-1, 1].
+      clip: each prediction of x_0 is clipped to [-clip, clip]; 0: it is not.
 
     Returns:
       x_T [b h w c] float32.

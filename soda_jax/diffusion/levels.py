@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from soda_jax.array_types import Array, DenoiseFn
 from soda_jax.diffusion.process import Process
 
-SPACINGS = ("t", "log_snr")
+SPACINGS = ("t", "log_snr", "rho")
+_RHO = 7.0  # Karras et al. 2022, eq. 5
 
 
 class Levels(NamedTuple):
@@ -31,7 +32,8 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
     Args:
       process: gives t_min and the schedule.
       num_steps: s, at least 1.
-      spacing: between 1 and t_min the steps are uniform in "t", or in "log_snr".
+      spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; or, "rho", in the
+        seventh root of sigma / alpha (Karras et al. 2022, eq. 5).
 
     Raises:
       ValueError: num_steps below 1, or an unknown spacing.
@@ -46,7 +48,13 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
         first, last = jnp.ones((1,), jnp.float32), jnp.full((1,), process.t_min, jnp.float32)
         log_snr = process.schedule.log_snr
         share = jnp.linspace(0.0, 1.0, num_steps, dtype=jnp.float32)[1:-1]
-        between = _time_of(process, log_snr(first) * (1.0 - share) + log_snr(last) * share)
+        ends = log_snr(first), log_snr(last)
+        if spacing == "log_snr":
+            wanted = ends[0] * (1.0 - share) + ends[1] * share
+        else:
+            roots = [jnp.exp(-0.5 * end / _RHO) for end in ends]
+            wanted = -2.0 * _RHO * jnp.log(roots[0] * (1.0 - share) + roots[1] * share)
+        between = _time_of(process, wanted)
         evaluated = jnp.concatenate([first, between, last])
     return jnp.concatenate([evaluated, jnp.zeros((1,), jnp.float32)])
 
@@ -65,15 +73,15 @@ def make_levels(process: Process, num_steps: int, spacing: str = "t") -> Levels:
 
 
 def predict(
-    denoise_fn: DenoiseFn, process: Process, x_t: Array, levels: Levels, index: Array, clip: bool
+    denoise_fn: DenoiseFn, process: Process, x_t: Array, levels: Levels, index: Array, clip: float
 ) -> tuple[Array, Array]:
-    """(x_0, epsilon) that the network sees in x_t at a level."""
+    """(x_0, epsilon) that the network sees in x_t at a level; x_0 within clip, unless that is 0."""
     t = jnp.full((x_t.shape[0],), levels.t[index])
     prediction = denoise_fn(x_t, t)
     x_0 = process.to_x_0(prediction, x_t, t)
     if not clip:
         return x_0, process.to_epsilon(prediction, x_t, t)
-    x_0 = jnp.clip(x_0, -1.0, 1.0)
+    x_0 = jnp.clip(x_0, -clip, clip)
     return x_0, (x_t - levels.alpha[index] * x_0) / levels.sigma[index]
 
 

@@ -33,7 +33,7 @@ def sample(
     sampler: str = "ddim",
     eta: float = 0.0,
     keys: Array | None = None,
-    clip: bool = True,
+    clip: float = 1.0,
     spacing: str = "t",
     return_trajectory: bool = False,
 ) -> Array | tuple[Array, Array]:
@@ -52,7 +52,7 @@ def sample(
       eta: of "ddim" alone: 0 adds no noise, 1 is the ancestral sampling of DDPM.
       keys: [b] random keys, one for each picture, needed where eta > 0: a picture doesn't depend
         on the batch that it is in.
-      clip: each prediction of x_0 is clipped to [-1, 1].
+      clip: each prediction of x_0 is clipped to [-clip, clip]; 0: it is not.
       spacing: of the steps; see `times`.
       return_trajectory: also return the prediction of x_0 of every step.
 
@@ -87,7 +87,7 @@ def ddim_steps(
     *,
     count: int,
     num_steps: int,
-    clip: bool = True,
+    clip: float = 1.0,
     spacing: str = "t",
 ) -> tuple[Array, Array]:
     """Some steps of a run of DDIM (eta 0), so that it can be watched: (x, prediction of x_0).

@@ -8,6 +8,7 @@ table to disagree with. Step k of a table of T steps is t = k / T.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,16 +45,24 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """Betas linear in t: DDPM (Ho et al. 2020) in continuous time (Song et al. 2021, eq. 33).
+    """DDPM's betas, linear from 1e-4 to .02 over 1000 steps (Ho et al. 2020), for any t.
 
-    The defaults are DDPM's betas from 1e-4 to .02 over 1000 steps; alpha_bar ends at 4e-5.
+    alpha_bar(k / 1000) is the product of the first k (1 - beta), but for the cubes of the betas in
+    its logarithm (2e-3 of alpha_bar at the end, which is 4e-5).
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    first: float = 1e-4
+    last: float = 0.02
+    steps: int = 1000
 
     def _log_alpha_bar(self, t: Array) -> Array:
-        return -(self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t)
+        # log(1 - beta) = -beta - beta^2 / 2 - ...; sums of beta_k = first + (k - 1) slope, as
+        # polynomials in k, with what doesn't depend on t in float64.
+        first, slope, n = self.first, (self.last - self.first) / (self.steps - 1), self.steps
+        linear = (first - slope / 2 + (first**2 - first * slope + slope**2 / 6) / 2) * n
+        square = (slope / 2 + (first * slope - slope**2 / 2) / 2) * n**2
+        cube = slope**2 / 6 * n**3
+        return -t * (linear + t * (square + t * cube))
 
     def alpha_bar(self, t: Array) -> Array:
         return jnp.exp(self._log_alpha_bar(t))
@@ -117,4 +126,62 @@ class InvertedCosine(Schedule):
         return jnp.minimum(angle * (2.0 * (1.0 + self.s) / np.pi), 1.0 - self.abar_min)
 
 
-SCHEDULES = {"linear": Linear, "cosine": Cosine, "inverted_cosine": InvertedCosine}
+class _OfRatio(Schedule):
+    """Schedules that are given as noise over signal, and here divided so that variances are kept.
+
+    A network that sees x_0 + ratio epsilon over sqrt(1 + ratio^2) needs no scaling of its own.
+    """
+
+    def ratio(self, t: Array) -> Array:
+        """sigma(t) / alpha(t); t's shape."""
+        raise NotImplementedError
+
+    def alpha_bar(self, t: Array) -> Array:
+        return 1 / (1 + jnp.square(self.ratio(t)))
+
+    def sigma_squared(self, t: Array) -> Array:
+        return 1 / (1 + jnp.square(1 / self.ratio(t)))
+
+
+@dataclass(frozen=True)
+class VarianceExploding(_OfRatio):
+    """sigma(t) = .01 5000^t over a picture of scale 1 (Song et al. 2021; DRL, section 2)."""
+
+    lowest: float = 0.01
+    highest: float = 50.0
+
+    def ratio(self, t: Array) -> Array:
+        return self.lowest * jnp.exp(t * np.log(self.highest / self.lowest))
+
+    def time_at(self, ratio: Array) -> Array:
+        """The t at which noise over signal is `ratio`."""
+        return jnp.log(ratio / self.lowest) / np.log(self.highest / self.lowest)
+
+
+@dataclass(frozen=True)
+class LogNormal(_OfRatio):
+    """EDM (Karras et al. 2022): for uniform t, ln sigma is normal; sigma from .002 to 80.
+
+    With the prediction "v" and uniform weights this *is* EDM, for pictures that are divided by
+    their deviation of 1/2 (views: mean .5, std .25): there c_in x is this x_t, F is -v, and the
+    weight of an error in F is 1.
+    """
+
+    mean: float = -1.2
+    deviation: float = 1.2
+    lowest: float = 0.002
+    highest: float = 80.0
+    of_data: float = 0.5
+
+    def ratio(self, t: Array) -> Array:
+        log_sigma = self.mean + self.deviation * jax.scipy.special.ndtri(t)
+        return jnp.clip(jnp.exp(log_sigma), self.lowest, self.highest) / self.of_data
+
+
+SCHEDULES = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "inverted_cosine": InvertedCosine,
+    "variance_exploding": VarianceExploding,
+    "edm": LogNormal,
+}

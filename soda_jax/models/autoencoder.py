@@ -17,8 +17,8 @@ class DiffusionAutoencoder(nn.Module):
     """SODA's model: z = E(source); a prediction D(x_t, t, z) of the target's noise.
 
     Attributes:
-      encoder: source [b h w c] -> z [b z].
-      bottleneck: drops sections of z in training.
+      encoder: source [b h w c] -> z [b z]; None for a denoiser alone (DDAE), whose z is [b 0].
+      bottleneck: drops sections of z in training; None where there is no encoder.
       denoiser: (x_t [b h w c], t [b], z [b z]) -> prediction [b h w c].
 
     Where pictures come with cameras, both networks are also given the encoded ray of each pixel:
@@ -26,8 +26,8 @@ class DiffusionAutoencoder(nn.Module):
     source_rays [b k h w r]: z is the mean of their codes, over those that source_mask [b k] keeps.
     """
 
-    encoder: nn.Module
-    bottleneck: nn.Module
+    encoder: nn.Module | None
+    bottleneck: nn.Module | None
     denoiser: nn.Module
 
     def encode(
@@ -38,6 +38,8 @@ class DiffusionAutoencoder(nn.Module):
         source_mask: Array | None = None,
     ) -> Array:
         """source [b h w c] or [b k h w c] -> z [b z], nothing dropped."""
+        if self.encoder is None:
+            return jnp.zeros((source.shape[0], 0))
         if source.ndim == 4:
             return self.encoder(source, train, source_rays)
         b, k = source.shape[:2]
@@ -54,6 +56,8 @@ class DiffusionAutoencoder(nn.Module):
         target_rays: Array | None = None,
     ) -> Array:
         """The prediction [b h w c] at (x_t, t) under z, where section_mask [b l] keeps it."""
+        if self.bottleneck is None:
+            return self.denoiser(x_t, t, None, train, target_rays)
         return self.denoiser(x_t, t, self.bottleneck(z, section_mask, train), train, target_rays)
 
     def __call__(

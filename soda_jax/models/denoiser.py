@@ -70,6 +70,7 @@ class ModulatedBlock(nn.Module):
     dropout: float
     rescale: bool
     zero_init: bool
+    time_route: str = "modulation"
     resample: str = ""
     dtype: Any = jnp.float32
 
@@ -79,6 +80,11 @@ class ModulatedBlock(nn.Module):
 
         h = nn.silu(GroupNorm(name="norm0")(x)).astype(self.dtype)
         h = conv(self.features, 3, "conv0", self.dtype)(change(h))
+        if self.time_route == "added":
+            added = nn.Dense(self.features, kernel_init=truncated_normal, name="time")(
+                nn.silu(time)
+            )
+            h, time = h + added[:, None, None].astype(self.dtype), None
         h = nn.silu(ModulatedNorm(self.dtype, name="modulation")(h, time, z_section))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         last_init = nn.initializers.zeros if self.zero_init else truncated_normal
@@ -108,6 +114,8 @@ class Denoiser(nn.Module):
       resample: "strided" (a strided convolution; nearest neighbour and a convolution), or
         "residual" (a modulated block that changes the resolution; on the way up it shares the
         section of the block before it [D]).
+      time_route: "modulation", t scales and shifts each second norm, as z does [P]; "added", it is
+        added to what enters that norm (DDPM, DDAE).
       rescale: residual sums over sqrt 2 [P]. Skips are concatenated: nothing is summed there [D].
       zero_init: the last convolution of each block, and of the net, starts at zero [D].
     """
@@ -123,6 +131,7 @@ class Denoiser(nn.Module):
     resample: str = "strided"
     rescale: bool = True
     zero_init: bool = True
+    time_route: str = "modulation"
     patch: int = 1
     rgb_features: int = 0
     remat: bool = False
@@ -157,6 +166,7 @@ class Denoiser(nn.Module):
                 dropout=self.dropout,
                 rescale=self.rescale,
                 zero_init=self.zero_init,
+                time_route=self.time_route,
                 resample=resample,
                 dtype=self.dtype,
                 name=name,
@@ -187,7 +197,7 @@ class Denoiser(nn.Module):
         if self.rgb_features:
             h = conv(self.rgb_features, 1, "rgb", self.dtype)(h)
             h = jnp.concatenate([h, rays.astype(self.dtype)], axis=-1)
-        h = conv(self.width * self.multipliers[0], 3, "stem", self.dtype)(h)
+        h = conv(self.width, 3, "stem", self.dtype)(h)
         skips = [h]
         for level, multiplier in enumerate(self.multipliers):
             for index in range(self.num_blocks):

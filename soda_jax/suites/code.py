@@ -20,10 +20,10 @@ from soda_jax.evaluation.code_health import (
 )
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.loss_over_t import loss_over_t
+from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.models.bottleneck import section_sizes
 from soda_jax.pretrained import Pretrained
-from soda_jax.suites.noise import keys_of
 
 CODES = 10_000  # pictures of the test split that are encoded, at most
 LOSS_BATCH = 64  # pictures that are denoised at a time
@@ -32,6 +32,7 @@ TIMES = tuple(i / 10 for i in range(1, 11))
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
     """Spectrum and sections of z, alignment and uniformity, and the loss over t with parts of z."""
+    model.needs_z("code")
     parts = model.parts
     # Not in the split's order, in which a folder's pictures come class by class.
     chosen = shuffled(np.arange(len(test)), parts.config.seed)[:CODES]

@@ -21,6 +21,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
       ValueError: the set has no factors of variation, none of them varies in the test split, or a
         model to compare with takes other pictures.
     """
+    model.needs_z("disentanglement")
     indices = probe.some(test, PICTURES, model.parts.config.seed)
     factors = test.factors(indices)
     varying = varying_factors(factors)

@@ -14,6 +14,7 @@ from soda_jax.probe import some
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
     """The fine-tuned encoder beside the same one that starts from its initial weights."""
+    model.needs_z("fine_tune")
     config = model.parts.config
     chosen = some(train, config.probe.max_examples, config.seed)
     test_y = test.labels(np.arange(len(test)))

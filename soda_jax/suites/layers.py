@@ -17,12 +17,12 @@ from soda_jax.evaluation.layers import (
     encoder_layers,
     layer_grid,
 )
+from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.evaluation.probe_data import shuffled, stratified_split
 from soda_jax.evaluation.stream_probe import best_head, stream_probe
 from soda_jax.evaluation.stream_protocol import DDAE_PROBE
 from soda_jax.pretrained import Pretrained
 from soda_jax.probe import some
-from soda_jax.suites.noise import keys_of
 
 PROTOCOL = dataclasses.replace(
     DDAE_PROBE,
@@ -73,7 +73,9 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
         seed=config.seed,
     )
     return {
-        "encoder": list(encoder_layer_names(model.alone, model.variables, parts.source_shape)),
+        "encoder": list(encoder_layer_names(model.alone, model.variables, parts.source_shape))
+        if parts.z_size
+        else [],
         "denoiser": list(denoiser_layer_names(model.alone, model.variables, parts.target_shape)),
         "ts": list(config.evaluate.layer_ts),
         "best": best_head(results),
@@ -105,8 +107,11 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
 
     def layers(images: Array) -> dict[str, Array]:
         x_0 = plain(images, parts.target_view)
-        found = dict(encoder(model.variables, plain(images, parts.source_view)))
-        for label, z in (("", found["z"]), (WITHOUT, None)) if config.evaluate.layer_ts else ():
+        found, codes = {}, {WITHOUT: None}
+        if parts.z_size:
+            found = dict(encoder(model.variables, plain(images, parts.source_view)))
+            codes = {"": found["z"], WITHOUT: None}
+        for label, z in codes.items() if config.evaluate.layer_ts else ():
             grid = layer_grid(
                 model.alone,
                 parts.process,
@@ -138,12 +143,12 @@ def show(values: dict, folder) -> list[str]:
         f"<p>Linear heads on the mean over space of each layer, in percent on the test split. Best "
         f"by the held-out part of the training split: <b>{values['best']}</b>, "
         f"{100 * best['accuracy']:.2f} with {best['dimensions']} dimensions.</p>",
-        page.heatmap("encoder", ["accuracy"], encoder, **limits),
+        *([page.heatmap("encoder", ["accuracy"], encoder, **limits)] if encoder else []),
     ]
     if values["ts"]:
         columns = [
             (f"t = {t:g}{', no z' if prefix else ''}", f"{prefix}{{}}@t={t:g}")
-            for prefix in ("", WITHOUT)
+            for prefix in (("", WITHOUT) if encoder else (WITHOUT,))
             for t in values["ts"]
         ]
         rows = {

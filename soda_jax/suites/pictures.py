@@ -35,6 +35,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     For pairs the reference is a reconstruction of another picture; for distances between sets, as
     many real training pictures: what a perfect generator would get.
     """
+    model.needs_z("pictures")
     config = model.parts.config
     metrics, networks = pairwise(model), extractors(model)  # first: a wrong file shows at once
     count = min(config.evaluate.num_images, len(test), len(train))

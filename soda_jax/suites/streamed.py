@@ -11,10 +11,10 @@ from soda_jax.data.sources import Source, num_classes
 from soda_jax.data.views import View, augmented
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.layers import encoder_layers
+from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.evaluation.stream_probe import stream_probe
 from soda_jax.evaluation.stream_protocol import MAE_PROBE, SODA_PROBE
 from soda_jax.pretrained import Pretrained
-from soda_jax.suites.noise import keys_of
 
 # name: (protocol, how a training picture is augmented)
 PROTOCOLS = {

@@ -53,7 +53,8 @@ def code_losses(
 ) -> tuple[dict[str, Array], Array]:
     """Is z used? The loss with z, with z shuffled among the pictures, with z zeroed; and z [b z].
 
-    The same noise serves the three, and t lies evenly over its range, so that they can be compared.
+    Without an encoder there is the last alone. The same noise serves the three, and t lies evenly
+    over its range, so that they can be compared.
     """
     variables = {"params": params, "batch_stats": batch_stats}
     b = batch.target.shape[0]
@@ -68,6 +69,9 @@ def code_losses(
     def loss(code: Array) -> Array:
         prediction = model.apply(variables, x_t, t, code, method="denoise", **seen)
         return per_example_loss(process, prediction, batch.target, epsilon, t).mean()
+
+    if model.encoder is None:
+        return {"null": loss(z)}, z
 
     def under(code: Array) -> Array:
         return loss(jnp.repeat(code, b // z.shape[0], axis=0))

@@ -39,7 +39,7 @@ def make_optimizer(
         return optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
 
     groups = {"encoder": adamw(encoder_rate), "denoiser": adamw(denoiser_rate)}
-    by_group = optax.multi_transform(groups, {key: key for key in groups})
+    by_group = optax.multi_transform(groups, lambda params: {key: key for key in params})
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity()
     return optax.chain(clip, by_group)
 

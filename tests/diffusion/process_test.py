@@ -7,7 +7,7 @@ from soda_jax.diffusion import process as process_lib
 from soda_jax.diffusion import schedule
 
 PREDICTIONS = process_lib.PREDICTIONS
-NOISES = [schedule.Linear(), schedule.Cosine(), schedule.InvertedCosine()]
+NOISES = [make() for make in schedule.SCHEDULES.values()]
 B = 16
 
 

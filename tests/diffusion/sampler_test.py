@@ -75,6 +75,17 @@ def _keys(b, seed=0):
     return jax.random.split(jax.random.key(seed), b)
 
 
+def test_rho_is_the_grid_of_edm():
+    edm = Process(schedule.LogNormal(), "v", t_min=1.45e-5)
+    found = levels.make_levels(edm, 18, "rho")
+    sigma = 0.5 * np.exp(-0.5 * np.asarray(found.log_snr[:-1]))[::-1]
+    printed = {0: ".002", 1: ".0075", 2: ".0229", 3: ".0600", 4: ".1395", 5: ".296", 6: ".585"}
+    printed |= {7: "1.09", 16: "57.6", 17: "80"}
+    for index, text in printed.items():
+        digits = len(text.partition(".")[2])
+        np.testing.assert_allclose(sigma[index], float(text), atol=0.51 * 10**-digits, rtol=2e-3)
+
+
 @pytest.mark.parametrize("spacing", levels.SPACINGS)
 @pytest.mark.parametrize("name", NOISES)
 def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
@@ -84,8 +95,9 @@ def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
     assert float(t[0]) == 1.0 and float(t[-1]) == 0.0
     assert float(t[-2]) == pytest.approx(0.002, rel=1e-5)
     assert bool(jnp.all(jnp.diff(t) < 0.0))
-    even = t if spacing == "t" else process.schedule.log_snr(t)
-    steps = jnp.diff(even[:-1])
+    log_snr = process.schedule.log_snr
+    even = {"t": lambda t: t, "log_snr": log_snr, "rho": lambda t: jnp.exp(-log_snr(t) / 14)}
+    steps = jnp.diff(even[spacing](t)[:-1])
     # float32 resolves the inverted schedule's log_snr to .015 where t is within 1e-4 of 1.
     np.testing.assert_allclose(steps, jnp.full_like(steps, steps.mean()), rtol=0.01, atol=0.015)
 

@@ -199,3 +199,31 @@ def test_bfloat16_activations_keep_float32_weights_and_output():
     assert output.dtype == jnp.float32
     assert features["down_8x8_block0"]["__call__"][0].dtype == jnp.bfloat16
     assert features["down_8x8_block0"]["norm0"]["__call__"][0].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "fields, published",
+    [
+        (dict(multipliers=(1, 2, 2, 2), num_blocks=2), 35_746_307),
+        (dict(multipliers=(2, 2, 2), num_blocks=4, resample="residual"), 56_524_291),
+    ],
+    ids=["ddpm", "ddpmpp"],
+)
+def test_ddaes_networks_have_the_published_number_of_parameters(fields, published):
+    denoiser = Denoiser(
+        width=128, attention_levels=(1,), head_size=256, time_route="added", rescale=False, **fields
+    )
+    shapes = jax.eval_shape(
+        denoiser.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), None
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == published
+
+
+def test_added_time_enters_before_the_norm_and_a_code_still_modulates():
+    denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1, time_route="added")
+    block = variables["params"]["down_8x8_block0"]
+    assert set(block) >= {"time", "modulation"} and "time" not in block["modulation"]
+    assert block["modulation"]["norm"]["GroupNorm_0"]["scale"].shape == (8,)
+    out = denoiser.apply(variables, x_t, t, z)
+    assert not np.allclose(out, denoiser.apply(variables, x_t, 1 - t, z))
+    assert not np.allclose(out, denoiser.apply(variables, x_t, t, 2 * z))
