@@ -94,6 +94,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.t_min = (
         0.001  # t is uniform in [t_min, 1]; .001 is the first of 1000 steps [R]
     )
+    # of t in training: uniform in [t_min, 1] | uniform_sigma, for variance_exploding | single
+    config.diffusion.law = "uniform"
+    config.diffusion.single_t = 0.5  # where the law is single
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 1e-4  # of the denoiser [R]

@@ -38,7 +38,7 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _cameras, _accumulate, _target_size, _attention, _sections, _mesh,
+        _data, _law, _colours, _crops, _cameras, _accumulate, _target_size, _attention, _sections, _mesh,
         _eta,
     )  # fmt: skip
     return [
@@ -75,6 +75,18 @@ def _data(values: Values) -> Iterator[Broken]:
         yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures{where}")
     if source == "scenes" and values["data.channels"] != 3:
         yield Broken("data.channels", "3 for data.source = 'scenes', which are in colour", "3")
+
+
+def _law(values: Values) -> Iterator[Broken]:
+    law, schedule = values["diffusion.law"], values["diffusion.schedule"]
+    if law == "uniform_sigma" and schedule != "variance_exploding":
+        yield Broken(
+            "diffusion.law", f"'uniform' or 'single' for schedule = {schedule!r}", "'uniform'"
+        )
+    if law == "single" and values["diffusion.single_t"] < values["diffusion.t_min"]:
+        yield Broken(
+            "diffusion.single_t", "at least diffusion.t_min", str(values["diffusion.t_min"])
+        )
 
 
 def _colours(values: Values) -> Iterator[Broken]:

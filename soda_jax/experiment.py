@@ -119,6 +119,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             prediction=config.diffusion.prediction,
             loss_weight=config.diffusion.loss_weight,
             t_min=config.diffusion.t_min,
+            law=config.diffusion.law,
+            single_t=config.diffusion.single_t,
         ),
         source_view=source_view,
         target_view=target_view,

@@ -10,6 +10,7 @@ from soda_jax.diffusion.schedule import Schedule
 
 PREDICTIONS = ("epsilon", "x_0", "v")
 LOSS_WEIGHTS = ("uniform", "epsilon", "min_snr")
+LAWS = ("uniform", "uniform_sigma", "single")
 
 _MIN_SNR_GAMMA = 5.0  # Hang et al. 2023, section 4
 _SMALLEST_SCALE = 1e-6  # a divisor alpha or sigma is never less: finite even at t = 0, sigma = 0
@@ -30,15 +31,20 @@ class Process:
         counts as an error in epsilon; "min_snr", min(SNR, 5) times the error in x_0 (Hang et al.
         2023).
       t_min: the smallest t in training and sampling.
+      law: of t in training: "uniform" in [t_min, 1]; "uniform_sigma", so that sigma / alpha is
+        uniform (DRL: what z holds is coarser the more noise it learns from); "single", at single_t.
 
     Raises:
-      ValueError: an unknown prediction or loss_weight, or t_min not in (0, 1).
+      ValueError: an unknown prediction, loss_weight or law, t_min not in (0, 1), single_t not in
+        [t_min, 1], or a schedule that doesn't say where a sigma is.
     """
 
     schedule: Schedule
     prediction: str = "epsilon"
     loss_weight: str = "uniform"
     t_min: float = 1e-3
+    law: str = "uniform"
+    single_t: float = 0.5
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
@@ -52,9 +58,27 @@ class Process:
         if not 0.0 < self.t_min < 1.0:
             raise ValueError(f"t_min is {self.t_min}; it must lie between 0 and 1, such as 0.001")
 
+        if self.law not in LAWS:
+            raise ValueError(f"law is {self.law!r}; allowed: {', '.join(LAWS)}")
+        if self.law == "uniform_sigma" and not hasattr(self.schedule, "time_at"):
+            raise ValueError("law 'uniform_sigma' needs the schedule variance_exploding")
+        if self.law == "single" and not self.t_min <= self.single_t <= 1.0:
+            raise ValueError(f"single_t is {self.single_t}; it must lie in [{self.t_min:g}, 1]")
+
     def draw_t(self, key: Array, b: int) -> Array:
-        """Times for training: [b] float32, uniform in [t_min, 1]."""
-        return jax.random.uniform(key, (b,), jnp.float32, self.t_min, 1.0)
+        """Times for training: [b] float32, by the law of t."""
+        if self.law == "uniform":
+            return jax.random.uniform(key, (b,), jnp.float32, self.t_min, 1.0)
+        return self.t_at(jax.random.uniform(key, (b,), jnp.float32))
+
+    def t_at(self, share: Array) -> Array:
+        """The t below which `share` of the law of t lies; share's shape."""
+        if self.law == "single":
+            return jnp.full_like(share, self.single_t)
+        if self.law == "uniform":
+            return self.t_min + (1.0 - self.t_min) * share
+        low, high = (self.schedule.ratio(jnp.float32(t)) for t in (self.t_min, 1.0))
+        return jnp.clip(self.schedule.time_at(low + (high - low) * share), self.t_min, 1.0)
 
     def corrupt(self, x_0: Array, epsilon: Array, t: Array) -> Array:
         """x_t = alpha x_0 + sigma epsilon; [b h w c]."""

@@ -54,11 +54,11 @@ def code_losses(
     """Is z used? The loss with z, with z shuffled among the pictures, with z zeroed; and z [b z].
 
     Without an encoder there is the last alone. The same noise serves the three, and t lies evenly
-    over its range, so that they can be compared.
+    over its law, so that they can be compared.
     """
     variables = {"params": params, "batch_stats": batch_stats}
     b = batch.target.shape[0]
-    t = process.t_min + (1 - process.t_min) * (jnp.arange(b, dtype=jnp.float32) + 0.5) / b
+    t = process.t_at((jnp.arange(b, dtype=jnp.float32) + 0.5) / b)
     epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
     poses = batch.poses

@@ -93,6 +93,17 @@ def test_weights_are_finite_and_positive_over_the_range_of_t(prediction, loss_we
         assert bool(jnp.all(jnp.isfinite(weight) & (weight > 0.0)))
 
 
+def test_sigma_is_uniform_under_its_law_and_t_stays_where_it_is_single():
+    noise = schedule.VarianceExploding()
+    process = process_lib.Process(noise, t_min=1e-5, law="uniform_sigma")
+    sigma = np.asarray(noise.ratio(process.draw_t(jax.random.key(0), 20_000)))
+    np.testing.assert_allclose(np.quantile(sigma, [0.25, 0.5, 0.75]) / 50, [0.25, 0.5, 0.75], 0.03)
+    single = process_lib.Process(noise, law="single", single_t=0.3)
+    np.testing.assert_allclose(single.draw_t(jax.random.key(0), 5), 0.3)
+    with pytest.raises(ValueError, match="needs the schedule variance_exploding"):
+        process_lib.Process(schedule.Linear(), law="uniform_sigma")
+
+
 def test_t_is_uniform_between_t_min_and_1():
     process = process_lib.Process(schedule.InvertedCosine(), t_min=0.5)
     t = process.draw_t(jax.random.key(0), 20_000)
