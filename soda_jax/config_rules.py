@@ -38,8 +38,8 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _law, _colours, _crops, _cameras, _accumulate, _target_size, _attention, _sections, _mesh,
-        _eta,
+        _data, _colours, _crops, _cameras, _law, _accumulate, _target_size, _attention, _sections,
+        _mesh, _eta,
     )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
@@ -80,13 +80,11 @@ def _data(values: Values) -> Iterator[Broken]:
 def _law(values: Values) -> Iterator[Broken]:
     law, schedule = values["diffusion.law"], values["diffusion.schedule"]
     if law == "uniform_sigma" and schedule != "variance_exploding":
-        yield Broken(
-            "diffusion.law", f"'uniform' or 'single' for schedule = {schedule!r}", "'uniform'"
-        )
-    if law == "single" and values["diffusion.single_t"] < values["diffusion.t_min"]:
-        yield Broken(
-            "diffusion.single_t", "at least diffusion.t_min", str(values["diffusion.t_min"])
-        )
+        allowed = f"'uniform' or 'single' for diffusion.schedule = {schedule!r}"
+        yield Broken("diffusion.law", allowed, "'uniform'")
+    t_min = values["diffusion.t_min"]
+    if law == "single" and values["diffusion.single_t"] < t_min:
+        yield Broken("diffusion.single_t", f"at least diffusion.t_min = {t_min}", str(t_min))
 
 
 def _colours(values: Values) -> Iterator[Broken]:

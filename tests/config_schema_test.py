@@ -33,7 +33,7 @@ def test_the_table_has_every_field_of_base_and_no_other():
 
 def test_the_table_allows_what_the_rooms_know():
     from soda_jax.data.sources import SOURCES
-    from soda_jax.diffusion.process import LOSS_WEIGHTS, PREDICTIONS
+    from soda_jax.diffusion.process import LAWS, LOSS_WEIGHTS, PREDICTIONS
     from soda_jax.diffusion.sampler import SAMPLERS
     from soda_jax.diffusion.schedule import SCHEDULES
     from soda_jax.evaluate import SUITES
@@ -43,6 +43,7 @@ def test_the_table_allows_what_the_rooms_know():
 
     assert FIELDS["data.source"].values == SOURCES
     assert FIELDS["diffusion.loss_weight"].values == LOSS_WEIGHTS
+    assert FIELDS["diffusion.law"].values == LAWS
     assert FIELDS["diffusion.prediction"].values == PREDICTIONS
     assert FIELDS["sample.sampler"].values == SAMPLERS
     assert FIELDS["diffusion.schedule"].values == tuple(SCHEDULES)
