@@ -33,7 +33,7 @@ TINY = (
     "--config.model.denoiser.cross_attention_levels=(1,)", "--config.model.z_size=10",
     "--config.model.denoiser.zero_init=False", "--config.cameras.channels=18",
     "--config.cameras.rgb_features=4", "--config.cameras.relative=True",
-    "--config.cameras.max_sources=2",
+    "--config.cameras.max_sources=2", "--config.cameras.targets=2",
     "--config.train.batch_size=8", "--config.train.num_steps=2", "--config.train.log_every=1",
     "--config.train.diagnose_every=2", "--config.train.probe_every=0",
     "--config.train.sample_every=0", "--config.sample.num_steps=2", "--config.sample.batch_size=16",
