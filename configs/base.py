@@ -91,9 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.loss_weight = (
         "uniform"  # uniform | epsilon | min_snr: on the prediction's error [R]
     )
-    config.diffusion.t_min = (
-        0.001  # t is uniform in [t_min, 1]; .001 is the first of 1000 steps [R]
-    )
+    config.diffusion.t_min = 0.001  # the smallest t; .001 is the first of 1000 steps [R]
     # of t in training: uniform in [t_min, 1] | uniform_sigma, for variance_exploding | single
     config.diffusion.law = "uniform"
     config.diffusion.single_t = 0.5  # where the law is single
