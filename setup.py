@@ -34,7 +34,7 @@ setup(
     install_requires=[
         f"jax{JAX}",
         "flax>=0.12.0",
-        "optax>=0.2.6",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.11.26,<1.0",
         "tensorflow-datasets>=4.9.9",
         "ml-collections>=1.1.0",

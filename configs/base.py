@@ -97,6 +97,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.single_t = 0.5  # where the law is single
 
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.method = "adamw"  # [R]; muon: kernels step along orthogonalised momentum [D]
     config.optimizer.learning_rate = 1e-4  # of the denoiser [R]
     config.optimizer.encoder_learning_rate = 2e-4  # of the encoder [R]
     config.optimizer.warmup_steps = 1000  # linear, from 0

@@ -236,6 +236,7 @@ FIELDS = {
     "diffusion.t_min": real(0, 1, open_low=True, open_high=True),
     "diffusion.law": one_of("uniform", "uniform_sigma", "single"),
     "diffusion.single_t": real(0, 1, open_low=True),
+    "optimizer.method": one_of("adamw", "muon"),
     "optimizer.learning_rate": real(0, 10),
     "optimizer.encoder_learning_rate": real(0, 10),
     "optimizer.warmup_steps": COUNT,
@@ -314,6 +315,7 @@ FIELDS = {
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
 LATER_FIELDS = {
     "train.frechet_images": 1024,
+    "optimizer.method": "adamw",
     "evaluate.suites": (),
     "evaluate.compare": (),
     "evaluate.labels_per_class": (1, 2, 5, 10, 50),

@@ -137,6 +137,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             b2=rate.b2,
             weight_decay=rate.weight_decay,
             clip_norm=rate.clip_norm,
+            method=rate.method,
         ),
     )
 

@@ -1,8 +1,9 @@
-"""AdamW with groups for encoder and denoiser, warm-up, clipping; the moving average."""
+"""AdamW or Muon, with groups for encoder and denoiser, warm-up, clipping; the moving average."""
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from soda_jax.array_types import Array, PyTree
 
@@ -24,6 +25,18 @@ def decay_mask(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def as_matrices(params: PyTree) -> PyTree:
+    """For each kernel, that its last axis is a matrix's output and all others are its input."""
+    return jax.tree.map(
+        lambda leaf: (
+            contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+            if leaf.ndim > 1
+            else None
+        ),
+        params,
+    )
+
+
 def make_optimizer(
     encoder_rate: optax.Schedule,
     denoiser_rate: optax.Schedule,
@@ -32,13 +45,30 @@ def make_optimizer(
     b2: float,
     weight_decay: float,
     clip_norm: float,
+    method: str = "adamw",
 ) -> optax.GradientTransformation:
-    """Clips the global norm of all gradients, then AdamW by group: the top keys of params."""
+    """Clips the global norm of all gradients, then steps by group: the top keys of params.
+
+    `method` "muon" (Jordan et al. 2024) steps kernels along their momentum with all its singular
+    values made one, scaled to a root mean square of .2, as AdamW's steps have (Liu et al. 2025,
+    arXiv 2502.16982): its rates serve both. Biases and norms are AdamW's even there.
+    """
 
     def adamw(rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
 
-    groups = {"encoder": adamw(encoder_rate), "denoiser": adamw(denoiser_rate)}
+    def muon(rate: optax.Schedule) -> optax.GradientTransformation:
+        return contrib.muon(
+            rate,
+            weight_decay=weight_decay,
+            adam_b1=b1,
+            adam_b2=b2,
+            muon_weight_dimension_numbers=as_matrices,
+            consistent_rms=0.2,
+        )
+
+    make = {"adamw": adamw, "muon": muon}[method]
+    groups = {"encoder": make(encoder_rate), "denoiser": make(denoiser_rate)}
     by_group = optax.multi_transform(groups, lambda params: {key: key for key in params})
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity()
     return optax.chain(clip, by_group)

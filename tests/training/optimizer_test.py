@@ -9,7 +9,7 @@ import pytest
 from soda_jax.training import optimizer
 
 
-def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0):
+def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0, method="adamw"):
     return optimizer.make_optimizer(
         optax.constant_schedule(encoder_rate),
         optax.constant_schedule(denoiser_rate),
@@ -17,6 +17,7 @@ def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0):
         b2=0.95,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
+        method=method,
     )
 
 
@@ -72,3 +73,24 @@ def test_the_average_follows_early_and_slows_down(step, decay):
 def test_the_average_is_decay_times_old_plus_the_rest_of_new():
     average = optimizer.update_average({"w": jnp.full((2,), 4.0)}, {"w": jnp.zeros(2)}, 0.75)
     np.testing.assert_allclose(average["w"], 3.0)
+
+
+def test_muon_steps_kernels_along_the_orthogonal_part_of_the_gradient():
+    """Every singular value counts alike; a convolution's kernel is one matrix; biases are Adam's."""
+    params = {
+        "encoder": {"bias": jnp.ones(3)},
+        "denoiser": {"kernel": jnp.zeros((2, 2, 2, 3)), "bias": jnp.ones(3)},
+    }
+    gradient = jax.tree.map(
+        lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape) * 1e-3, params
+    )
+    tx = make(encoder_rate=0.1, denoiser_rate=0.1, method="muon")
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    u, _, v = np.linalg.svd(gradient["denoiser"]["kernel"].reshape(8, 3), full_matrices=False)
+    step = -updates["denoiser"]["kernel"].reshape(8, 3) / 0.1
+    # The iteration leaves singular values between .7 and 1.2 of one; .2 sqrt(8) is their scale.
+    along = np.diag(u.T @ step @ v.T) / (0.2 * np.sqrt(8))
+    assert along.min() > 0.65 and along.max() < 1.25
+    np.testing.assert_allclose(u @ (u.T @ step), step, atol=1e-4)
+    for group in params:
+        np.testing.assert_allclose(jnp.abs(updates[group]["bias"]), 0.1, rtol=1e-3)
