@@ -51,7 +51,8 @@ def make_optimizer(
 
     `method` "muon" (Jordan et al. 2024) steps kernels along their momentum with all its singular
     values made one, scaled to a root mean square of .2, as AdamW's steps have (Liu et al. 2025,
-    arXiv 2502.16982): its rates serve both. Biases and norms are AdamW's even there.
+    arXiv 2502.16982): its rates serve both. Biases and norms go by Adam (with Nesterov's
+    momentum, as optax has it).
     """
 
     def adamw(rate: optax.Schedule) -> optax.GradientTransformation:
