@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What each side of a pair sees. Source and target are drawn independently [R].
     config.views = ml_collections.ConfigDict()
+    config.views.shared = False  # draw once for both sides: one picture where they are alike [D]
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
     config.views.target = (
@@ -41,7 +42,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.cameras.encoding = "none"
     config.cameras.channels = 54  # of the encoding: 6 values, and their sinusoids; 512 [P]
     config.cameras.max_octave = 4.0  # highest frequency over the lowest, as a power of two [D]
-    config.cameras.relative = True  # rays as the first source sees them; False: in the world [D]
+    # The coordinates that both networks think in [D]. source: the first source's own; upright: the
+    # world's, turned about its upright axis so far that the first source has azimuth 0; world
+    config.cameras.frame = "source"
+    config.cameras.up = "y"  # y | z: the upright axis of the world
     config.cameras.rgb_features = 32  # channels of the linear map of the colours beside them [D]
     config.cameras.max_sources = 3  # 1 to this many views of an object make its code [D]
     config.cameras.targets = 1  # views that are denoised under one code, which is made once [D]
@@ -53,17 +57,27 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.model.z_size = 128  # dimensions of the code z [R]
     config.model.encoder = ml_collections.ConfigDict()
-    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]; none: a denoiser alone
+    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]; wide_resnet: DRL's, which
+    # is told the time; none: a denoiser alone
     config.model.encoder.variant = "resnet18"
-    config.model.encoder.width_multiplier = 1.0  # times 64 channels in the first stage
+    # times 64 channels in the first stage; of wide_resnet times 32
+    config.model.encoder.width_multiplier = 1.0
     config.model.encoder.stem = (
         "small"  # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
     )
     config.model.encoder.norm = "batch"  # batch | group [D]
+    config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
+    config.model.encoder.t = 0.5  # at which the code of wide_resnet stands for the picture [D]
     config.model.bottleneck = ml_collections.ConfigDict()
+    config.model.bottleneck.sections = "layers"  # layers: see denoiser.py; one: all get all of z
+    # none | l1 (DRL) | kl: of z, drawn from a normal distribution, from the standard one (VDRL)
+    config.model.bottleneck.penalty = "none"
+    config.model.bottleneck.penalty_weight = 0.0  # beside the mean squared error
     config.model.bottleneck.section_drop_rate = 0.1  # each section of z zeroed, per example [D]
     config.model.bottleneck.latent_drop_rate = 0.1  # the whole of z zeroed, per example [D], [R]
     config.model.denoiser = ml_collections.ConfigDict()
+    # unet | ncsnpp: DRL's, of which width, multipliers, num_blocks and dropout are the fields
+    config.model.denoiser.variant = "unet"
     config.model.denoiser.width = 128  # channels of the first level [R]
     config.model.denoiser.multipliers = (1, 2, 2, 2)  # channels of each level, times width [R]
     config.model.denoiser.patch = 1  # squares of pixels that are taken as channels [D]
@@ -128,6 +142,7 @@ def get_config() -> ml_collections.ConfigDict:
     # pooled features; give more than these have dimensions; 0: never.
     config.train.frechet_images = 1024
     config.train.sample_every = 5000  # a grid of reconstructions; 0: never
+    config.train.mixup = False  # the encoder sees mixed pictures (an option of DRL [R])
     config.train.remat = False  # recompute activations of the blocks: less memory, more time
     config.train.profile_steps = 0  # trace this many steps after the first 10, into workdir/profile
 

@@ -53,10 +53,10 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.model.encoder.stem = "patch"
     config.model.denoiser.patch = 2
     config.cameras.channels = 42
-    # Where a point lies off a ray is linear in the ray's moment, and modulation by z is linear; and
-    # in the world's coordinates walls and floor needn't be found anew in each first source.
+    # Where a point lies off a ray is linear in the ray's moment, and modulation by z is linear.
     config.cameras.encoding = "plucker"
-    config.cameras.relative = False
+    # Else the encoder has to turn what it sees by the bearing of its camera, which it learns last.
+    config.cameras.frame = "upright"
     config.cameras.rgb_features = 42
     config.cameras.max_sources = 2
     config.model.bottleneck.section_drop_rate = 0.0
@@ -67,7 +67,7 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.optimizer.learning_rate = 4e-3
     config.optimizer.encoder_learning_rate = 4e-3
     config.train.batch_size = 16
-    config.train.num_steps = 14_000  # what counts is the number of rooms
+    config.train.num_steps = 10_000  # what counts is the number of rooms
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 500
     config.train.probe_every = 6000

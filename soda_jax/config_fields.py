@@ -157,7 +157,9 @@ RATE = real(0, 1, open_high=True)  # a share that leaves something over
 WEIGHTS = one_of("ema", "raw")
 POSED_SOURCES = ("scenes", "nmr", "srn", "transforms", "posed_arrays")
 SOURCES = one_of("digits", "tfds", "folder", "arrays", "cifar10", "cifar100", *POSED_SOURCES)
-RESNETS = one_of("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "none")
+ENCODERS = one_of(
+    "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet", "none"
+)
 FEATURES = one_of("z", "pooled", "block")
 PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
 SUITES = (
@@ -197,24 +199,32 @@ FIELDS = {
     "data.placement": one_of("device", "host", "auto"),
     "data.device_megabytes": whole(0, 2**20),
     "data.prefetch": whole(1, 1024),
+    "views.shared": Flag(),
     **{f"views.source.{key}": kind for key, kind in VIEW_FIELDS.items()},
     **{f"views.target.{key}": kind for key, kind in VIEW_FIELDS.items()},
     "cameras.encoding": one_of("none", "ray", "plucker", "sphere"),
     "cameras.channels": whole(6, 4096),
     "cameras.max_octave": real(0, 16),
-    "cameras.relative": Flag(),
+    "cameras.frame": one_of("source", "upright", "world"),
+    "cameras.up": one_of("y", "z"),
     "cameras.rgb_features": whole(1, 4096),
     "cameras.max_sources": whole(1, 64),
     "cameras.targets": whole(1, 64),
     "cameras.field_of_view": real(1, 170),
     "model.dtype": one_of("float32", "bfloat16"),
     "model.z_size": whole(1, 2**16),
-    "model.encoder.variant": RESNETS,
+    "model.encoder.variant": ENCODERS,
     "model.encoder.width_multiplier": real(1 / 64, 16),
     "model.encoder.stem": one_of("small", "patch", "standard"),
     "model.encoder.norm": one_of("batch", "group"),
+    "model.encoder.linear": Flag(),
+    "model.encoder.t": SHARE,
+    "model.bottleneck.sections": one_of("layers", "one"),
+    "model.bottleneck.penalty": one_of("none", "l1", "kl"),
+    "model.bottleneck.penalty_weight": real(0, 1000),
     "model.bottleneck.section_drop_rate": RATE,
     "model.bottleneck.latent_drop_rate": RATE,
+    "model.denoiser.variant": one_of("unet", "ncsnpp"),
     "model.denoiser.width": whole(2, 2**13),
     "model.denoiser.multipliers": Several(whole(1, 64), 1, 8),
     "model.denoiser.patch": whole(1, 32),
@@ -259,6 +269,7 @@ FIELDS = {
     "train.probe_examples": POSITIVE,
     "train.frechet_images": COUNT,
     "train.sample_every": COUNT,
+    "train.mixup": Flag(),
     "train.remat": Flag(),
     "train.profile_steps": whole(0, 10_000),
     "mesh.data": whole(-1, 2**16),
@@ -316,6 +327,14 @@ FIELDS = {
 LATER_FIELDS = {
     "train.frechet_images": 1024,
     "optimizer.method": "adamw",
+    "views.shared": False,
+    "model.encoder.linear": True,
+    "model.encoder.t": 0.5,
+    "model.bottleneck.sections": "layers",
+    "model.bottleneck.penalty": "none",
+    "model.bottleneck.penalty_weight": 0.0,
+    "model.denoiser.variant": "unet",
+    "train.mixup": False,
     "evaluate.suites": (),
     "evaluate.compare": (),
     "evaluate.labels_per_class": (1, 2, 5, 10, 50),
@@ -340,7 +359,8 @@ LATER_FIELDS = {
     "cameras.encoding": "none",
     "cameras.channels": 54,
     "cameras.max_octave": 4.0,
-    "cameras.relative": True,
+    "cameras.frame": "source",
+    "cameras.up": "y",
     "cameras.rgb_features": 32,
     "cameras.max_sources": 3,
     "cameras.targets": 1,

@@ -38,8 +38,8 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _cameras, _law, _accumulate, _target_size, _attention, _sections,
-        _mesh, _eta,
+        _data, _colours, _crops, _shared, _cameras, _timed, _law, _accumulate, _target_size,
+        _attention, _sections, _mesh, _eta,
     )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
@@ -50,9 +50,15 @@ def broken_rules(values: Values) -> list[str]:
 
 
 def num_sections(values: Values) -> int:
-    """m + 1: a section of z for each skip of the denoiser, and one for its middle."""
+    """m + 1: a section of z for each skip of the denoiser, and one for its middle; or one."""
+    if values["model.bottleneck.sections"] == "one" or _is_ncsnpp(values):
+        return 1
     num_levels = len(values["model.denoiser.multipliers"])
     return num_levels * (values["model.denoiser.num_blocks"] + 1) + 1
+
+
+def _is_ncsnpp(values: Values) -> bool:
+    return values["model.denoiser.variant"] == "ncsnpp"
 
 
 def _divisors_near(number: int, near: int) -> str:
@@ -121,6 +127,52 @@ def _crops(values: Values) -> Iterator[Broken]:
                 yield Broken(key, "the smaller one first", str((high, low)))
 
 
+def _shared(values: Values) -> Iterator[Broken]:
+    if not values["views.shared"]:
+        return
+    for key in (key for key in values if key.startswith("views.source.")):
+        name = key.removeprefix("views.source.")
+        other = values[f"views.target.{name}"]
+        if name not in ("size", "noise", "mean", "std") and values[key] != other:
+            allowed = f"views.target.{name} = {other!r} for views.shared: one view of both"
+            yield Broken(key, allowed, repr(other))
+
+
+def _timed(values: Values) -> Iterator[Broken]:
+    """What DRL's networks lack."""
+    posed = values["cameras.encoding"] != "none"
+    if posed and _is_ncsnpp(values):
+        yield Broken("model.denoiser.variant", "'unet' where there are cameras", "'unet'")
+    if posed and values["train.mixup"]:
+        yield Broken("train.mixup", "False where there are cameras", "False")
+    if values["model.encoder.variant"] == "wide_resnet":
+        if posed:
+            allowed = "another one where there are cameras"
+            yield Broken("model.encoder.variant", allowed, "'resnet18'")
+        if values["sample.guidance_scale"]:
+            allowed = "0.0 for model.encoder.variant = 'wide_resnet', whose code follows t"
+            yield Broken("sample.guidance_scale", allowed, "0.0")
+    if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
+        yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
+    if not values["model.encoder.linear"]:
+        if values["model.bottleneck.penalty"] == "kl":
+            allowed = "True for model.bottleneck.penalty = 'kl': it gives mean and variance"
+            yield Broken("model.encoder.linear", allowed, "True")
+        width = pooled_size(values)
+        if values["model.z_size"] != width:
+            allowed = f"{width}, as many as there are pooled features, for model.encoder.linear"
+            yield Broken("model.z_size", f"{allowed} = False", str(width))
+
+
+def pooled_size(values: Values) -> int:
+    """Pooled features of the encoder."""
+    variant, multiplier = values["model.encoder.variant"], values["model.encoder.width_multiplier"]
+    if variant == "wide_resnet":
+        return round(128 * multiplier)
+    deep = 4 if variant in ("resnet50", "resnet101") else 1
+    return 8 * max(1, round(64 * multiplier)) * deep
+
+
 def _cameras(values: Values) -> Iterator[Broken]:
     encoding, source = values["cameras.encoding"], values["data.source"]
     if encoding == "none":
@@ -133,14 +185,17 @@ def _cameras(values: Values) -> Iterator[Broken]:
             if values[f"{view}.{key}"]:
                 allowed = f"0.0 for cameras.encoding = {encoding!r}: it would move the rays"
                 yield Broken(f"{view}.{key}", allowed, "0.0")
-    if not values["cameras.relative"]:
+    frame = values["cameras.frame"]
+    if frame != "source":
         drawn = {
             "train.sample_every": values["train.sample_every"],
             "train.frechet_images": values["train.probe_every"] and values["train.frechet_images"],
         }
         for key, every in drawn.items():
             if every:
-                allowed = "0 for cameras.relative = False: a picture alone doesn't say where it was"
+                allowed = (
+                    f"0 for cameras.frame = {frame!r}: a picture alone doesn't say where it was"
+                )
                 yield Broken(key, allowed, "0")
 
 
@@ -162,6 +217,8 @@ def _target_size(values: Values) -> Iterator[Broken]:
 
 
 def _attention(values: Values) -> Iterator[Broken]:
+    if _is_ncsnpp(values):
+        return
     multipliers = values["model.denoiser.multipliers"]
     last, attending = len(multipliers) - 1, []
     for key in ("model.denoiser.attention_levels", "model.denoiser.cross_attention_levels"):

@@ -65,11 +65,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
 
 def allowed_by(model: pretrained.Pretrained, train: Source) -> list[str]:
     """The suites that need nothing which the data or the model lack, but for the slow ones."""
-    in_world = model.parts.cameras is not None and not model.parts.cameras.relative
+    alone = not model.parts.needs_place  # whether pictures can be encoded without cameras
     has_z = model.parts.z_size > 0
-    names = ["code", "pictures"] if has_z and not in_world else []
+    names = ["code", "pictures"] if has_z and alone else []
     if train.factor_names:
         names = ["attributes", *(["disentanglement"] if has_z else []), *names]
     if num_classes(train) > 1:
-        names = ["probes", *([] if in_world else ["layers"]), *names]
+        names = ["probes", *(["layers"] if alone else []), *names]
     return names

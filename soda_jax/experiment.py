@@ -25,6 +25,8 @@ from soda_jax.models.autoencoder import DiffusionAutoencoder
 from soda_jax.models.bottleneck import Bottleneck
 from soda_jax.models.denoiser import Denoiser, num_sections, section_of_block
 from soda_jax.models.encoder import Encoder, ResNet
+from soda_jax.models.ncsnpp import NCSNpp
+from soda_jax.models.wide_resnet import WideResNet
 from soda_jax.training import optimizer, sharding
 from soda_jax.training.state import TrainState, create
 from soda_jax.training.step import make_train_step
@@ -65,6 +67,29 @@ class Experiment:
         return self.config.model.z_size if self.model.encoder else 0
 
     @property
+    def timed(self) -> bool:
+        """Whether z is a curve t -> z(t)."""
+        return self.model.encoder is not None and self.model.encoder.timed
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Name of each block of the denoiser -> the section of z that it reads."""
+        denoiser = self.config.model.denoiser
+        unet = denoiser.variant == "unet"
+        owners = section_of_block(
+            denoiser.multipliers,
+            denoiser.num_blocks,
+            self.ray_size,
+            denoiser.resample if unet else "residual",
+        )
+        return owners if self.num_sections != 1 else dict.fromkeys(owners, 0)
+
+    @property
+    def needs_place(self) -> bool:
+        """Whether the encoder must know where in the world a picture was taken."""
+        return self.cameras is not None and self.cameras.frame != "source"
+
+    @property
     def farthest(self) -> float:
         """Targets lie in [-farthest, farthest]."""
         return 0.5 / self.target_view.std[0]
@@ -96,21 +121,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         )
     source_view = View(**config.views.source)
     target_view = View(**config.views.target)
-    blocks = section_of_block(
-        config.model.denoiser.multipliers,
-        config.model.denoiser.num_blocks,
-        target_view.size // config.model.denoiser.patch,
-        config.model.denoiser.resample,
-    )
-    block = config.probe.block.removesuffix("_attention")
-    if "block" in config.probe.features and block not in blocks:
-        near = resembling(config.probe.block, blocks)
-        raise ConfigError(
-            f"config.probe.block = {config.probe.block!r}: one of {', '.join(blocks)}"
-            + (f" (nearest: {near[0]})" if near else "")
-        )
     model, rate = make_model(config), config.optimizer
-    return Experiment(
+    parts = Experiment(
         config=config,
         mesh=mesh,
         model=model,
@@ -140,6 +152,14 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             method=rate.method,
         ),
     )
+    block = config.probe.block.removesuffix("_attention")
+    if "block" in config.probe.features and block not in parts.blocks:
+        near = resembling(config.probe.block, parts.blocks)
+        raise ConfigError(
+            f"config.probe.block = {config.probe.block!r}: one of {', '.join(parts.blocks)}"
+            + (f" (nearest: {near[0]})" if near else "")
+        )
+    return parts
 
 
 def camera_options(config: ml_collections.ConfigDict) -> CameraOptions | None:
@@ -153,24 +173,37 @@ def camera_options(config: ml_collections.ConfigDict) -> CameraOptions | None:
 
 def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
     rgb_features = 0 if config.cameras.encoding == "none" else config.cameras.rgb_features
-    dtype = jnp.dtype(config.model.dtype)
-    remat = config.train.remat
-    denoiser = config.model.denoiser
-    encoder = bottleneck = None
-    if config.model.encoder.variant != "none":
-        encoder = Encoder(
-            z_size=config.model.z_size,
-            trunk=ResNet(**config.model.encoder, remat=remat, dtype=dtype),
-            rgb_features=rgb_features,
-        )
-        bottleneck = Bottleneck(
-            num_sections=num_sections(denoiser.multipliers, denoiser.num_blocks),
-            **config.model.bottleneck,
-        )
+    common = {"remat": config.train.remat, "dtype": jnp.dtype(config.model.dtype)}
+    encoder, denoiser = dict(config.model.encoder), dict(config.model.denoiser)
+    whole_code = config.model.bottleneck.sections == "one" or denoiser["variant"] == "ncsnpp"
+    if denoiser.pop("variant") == "ncsnpp":
+        kept = ("width", "multipliers", "num_blocks", "dropout")
+        network = NCSNpp(**{name: denoiser[name] for name in kept}, dtype=common["dtype"])
+    else:
+        network = Denoiser(**denoiser, **common, whole_code=whole_code, rgb_features=rgb_features)
+    code_t, linear = encoder.pop("t"), encoder.pop("linear")
+    if encoder["variant"] == "none":
+        return DiffusionAutoencoder(encoder=None, bottleneck=None, denoiser=network)
+    if encoder["variant"] == "wide_resnet":
+        trunk = WideResNet(width=2 * encoder["width_multiplier"], dtype=common["dtype"])
+    else:
+        trunk = ResNet(**encoder, **common)
+    bottleneck = dict(config.model.bottleneck)
+    del bottleneck["sections"]
+    levels = denoiser["multipliers"], denoiser["num_blocks"]
     return DiffusionAutoencoder(
-        encoder=encoder,
-        bottleneck=bottleneck,
-        denoiser=Denoiser(**denoiser, rgb_features=rgb_features, remat=remat, dtype=dtype),
+        encoder=Encoder(
+            z_size=config.model.z_size,
+            trunk=trunk,
+            rgb_features=rgb_features,
+            linear=linear,
+            gaussian=bottleneck["penalty"] == "kl",
+        ),
+        bottleneck=Bottleneck(
+            num_sections=1 if whole_code else num_sections(*levels), **bottleneck
+        ),
+        denoiser=network,
+        code_t=code_t,
     )
 
 
@@ -286,6 +319,8 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
         experiment.target_view,
         experiment.tx,
         cameras=experiment.cameras,
+        shared=config.views.shared,
+        mixup=config.train.mixup,
         seed=config.seed,
         accumulate=config.optimizer.accumulate,
         ema_decay=config.optimizer.ema_decay,

@@ -19,7 +19,7 @@ from soda_jax.config_schema import ConfigError
 from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.records import Source
-from soda_jax.data.views import Posed, pair, plain, ray_channels, relative_to_first
+from soda_jax.data.views import Posed, in_frame, pair, plain, ray_channels
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.evaluation.layers import denoiser_layers
 from soda_jax.evaluation.picture_keys import keys_of
@@ -60,7 +60,10 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
             found = of_encoder(variables, images, seen, source_mask)
         if "block" in probe.features and images.ndim == 4:
             x_0 = plain(images, experiment.target_view)
-            arguments = (found["z"] if model.encoder else None, probe.t, keys_of(key, images))
+            z = None
+            if model.encoder:
+                z = of_encoder(variables, images, seen, source_mask, probe.t)["z"]
+            arguments = (z, probe.t, keys_of(key, images))
             found |= {
                 "block": denoiser_layers(
                     alone, experiment.process, variables, x_0, *arguments, names=(probe.block,)
@@ -68,21 +71,22 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
             }
         return found
 
-    def of_encoder(variables, images, seen, source_mask) -> dict[str, Array]:
+    def of_encoder(variables, images, seen, source_mask, t=None) -> dict[str, Array]:
         lead = images.shape[:-3]
         source = plain(images.reshape(-1, *images.shape[-3:]), view)
         if experiment.cameras is None:
             rays = None
         else:
             seen = own_camera(experiment, lead) if seen is None else seen
-            if len(lead) == 2 and experiment.cameras.relative:
-                seen = relative_to_first(seen)
+            first = seen.pose[:, :1] if len(lead) == 2 else seen.pose
+            seen = in_frame(seen, first, experiment.cameras)
             rays = ray_channels(seen, view.size, experiment.cameras)
         z, captured = model.apply(
             variables,
             source.reshape(*lead, *source.shape[1:]),
             source_rays=rays,
             source_mask=source_mask,
+            t=None if t is None else jnp.full(lead, t, jnp.float32),
             method="encode",
             capture_intermediates=lambda module, _: module.name == "trunk",
             mutable=["intermediates"],
@@ -96,10 +100,10 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
 
 
 def as_seen(experiment: Experiment, source: Source, indices: np.ndarray) -> np.ndarray | Posed:
-    """Pictures [b] of a source as they are encoded alone: with their cameras in the world, if the
-    model thinks in the world's coordinates; else as such, from the origin."""
+    """Pictures [b] of a source as they are encoded alone: with their cameras, if the model needs to
+    know where in the world they were taken; else as such, from the origin."""
     images = source.images(indices)
-    if experiment.cameras is None or experiment.cameras.relative:
+    if not experiment.needs_place:
         return images
     return Posed(images, source.cameras(indices))
 
@@ -108,12 +112,13 @@ def own_camera(experiment: Experiment, lead: tuple[int, ...]) -> Cameras:
     """The cameras [lead] of pictures that come alone: at the origin, of the config's angle.
 
     Raises:
-      ConfigError: the model thinks in coordinates of the world: nothing stands for unknown there.
+      ConfigError: the model needs to know where in the world a picture was taken.
     """
-    if not experiment.cameras.relative:
+    if experiment.needs_place:
         raise ConfigError(
-            "config.cameras.relative = False: this model was trained with poses in the world; a "
-            "picture alone has none; novel_views, encode_views and decode(seen=...) are for it"
+            f"config.cameras.frame = {experiment.cameras.frame!r}: this model was trained with "
+            "places in the world; a picture alone has none; novel_views, encode_views and "
+            "decode(seen=...) are for it"
         )
     lens = cameras.intrinsics_of_angle(experiment.config.cameras.field_of_view)
     return Cameras(
@@ -180,9 +185,10 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
 
 
 def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array]:
-    """(variables, z, seed [], indices [b], section_mask, x_T, seen) -> [b h w c].
+    """(variables, z, seed [], indices [b], section_mask, x_T, seen, images) -> [b h w c].
 
-    section_mask [b l], x_T [b h w c] and the cameras seen [b] may be None. Pictures are uint8.
+    section_mask [b l], x_T [b h w c], the cameras seen [b] and the pictures [b h w c], whose z(t)
+    is taken in place of z if the encoder is told the time, may be None. Pictures are uint8.
     Number i starts from the noise that (seed, indices[i]) gives, whatever batch it is in, or from
     its x_T (see `invert_step`). The sampler is the config's (config.sample); overrides change
     single fields, such as num_steps.
@@ -196,7 +202,10 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             )
     options = dict(experiment.config.sample) | overrides
 
-    def decode_uint8(variables, z, seed, indices, section_mask=None, x_T=None, seen=None) -> Array:
+    def decode_uint8(
+        variables, z, seed, indices, section_mask=None, x_T=None, seen=None, images=None
+    ) -> Array:
+        follow = experiment.timed and images is not None
         keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
         x_0 = decode(
             experiment.model,
@@ -209,6 +218,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             x_T=x_T,
             clip=experiment.farthest if x_T is None else 0.0,
             target_rays=target_rays(experiment, len(z), seen),
+            source=plain(images, experiment.source_view) if follow else None,
             **{name: options[name] for name in SAMPLER_OPTIONS},
         )
         return to_uint8(x_0 / experiment.farthest)

@@ -114,7 +114,7 @@ def make_observers(
         def drawn_features(images):
             z = encode(variables, images)["z"]
             noise = np.array(list(itertools.islice(numbers, len(z))))
-            pictures = draw(variables, z, parts.config.sample.seed, noise)
+            pictures = draw(variables, z, parts.config.sample.seed, noise, images=images)
             return {own: encode(variables, pictures)[own]}
 
         def real_images(positions: np.ndarray) -> np.ndarray:
@@ -131,7 +131,10 @@ def make_observers(
     def sample(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
         z = encode(variables, sampled)["z"]
-        pictures = np.asarray(decode(variables, z, parts.config.sample.seed, np.arange(len(z))))
+        numbers = np.arange(len(z))
+        pictures = np.asarray(
+            decode(variables, z, parts.config.sample.seed, numbers, images=sampled)
+        )
         rows = [np.asarray(sampled), pictures] if parts.z_size else [pictures]
         writer.images(step, "reconstructions", grid(rows, scale=2))
 

@@ -20,6 +20,7 @@ from soda_jax.applications.orbit import beside, stand
 from soda_jax.data import images
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.records import PosedSource
+from soda_jax.data.views import in_frame
 from soda_jax.pretrained import Pretrained
 from soda_jax.uses.common import Studio
 from soda_jax.uses.directions import of_sections, unsupervised
@@ -40,7 +41,7 @@ class InputError(ValueError):
 class _Picture:
     image: np.ndarray  # uint8 [h w c]
     z: np.ndarray  # [z]
-    seen: Cameras | None = None  # [1], for a model that thinks in the world's coordinates
+    seen: Cameras | None = None  # [1], in the model's frame, where it needs to know
     x_T: np.ndarray | None = None  # found when it is first asked for
 
 
@@ -62,15 +63,15 @@ class Playground:
         }
         self._name = config.name
         self._stand = None if model.parts.cameras is None else how_cameras_stand(studio.test)
-        cameras = model.parts.cameras
-        self._in_world = cameras is not None and not cameras.relative
+        self._needs_place = model.parts.needs_place
         self._offered = {
             f"test{i}": _Picture(image, z)
             for i, (image, z) in enumerate(zip(studio.sources, studio.z, strict=True))
         }
-        if self._in_world:
+        if self._needs_place:
             for picture, index in zip(self._offered.values(), studio.shown, strict=True):
-                picture.seen = studio.test.cameras(index[None])
+                seen = studio.test.cameras(index[None])
+                picture.seen = in_frame(seen, seen.pose, model.parts.cameras)
         self._dropped: collections.OrderedDict[str, _Picture] = collections.OrderedDict()
 
     def setup(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Playground:
 
     def upload(self, data: bytes, name: str) -> dict[str, Any]:
         """Takes a picture file in; raises InputError where it is none."""
-        if self._in_world:
+        if self._needs_place:
             raise InputError("this model needs each picture's camera, and a file doesn't tell it")
         data_config = self._model.parts.config.data
         try:

@@ -10,9 +10,10 @@ import numpy as np
 from soda_jax import config_schema, experiment, inference
 from soda_jax.array_types import PyTree
 from soda_jax.config_schema import ConfigError
-from soda_jax.data.cameras import Cameras, check_poses, relative
+from soda_jax.data.cameras import Cameras, check_poses
 from soda_jax.data.images import to_uint8
 from soda_jax.data.records import Source
+from soda_jax.data.views import in_frame
 from soda_jax.evaluation.features import extract
 from soda_jax.experiment import Experiment
 from soda_jax.training.checkpoint import Checkpointer
@@ -89,6 +90,7 @@ class Pretrained:
         noise: Sequence[int] | None = None,
         x_T: np.ndarray | None = None,
         seen: Cameras | None = None,
+        images: np.ndarray | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Pictures uint8 [n h w c], sampled under the codes z [n z].
@@ -100,8 +102,10 @@ class Pretrained:
             each picture its own.
           x_T: [n h w c], what to start from in place of that noise: see `invert`. The sampler is
             DDIM without noise and guidance then.
-          seen: the cameras [n] to draw from, as the first source sees them (or in the world, for a
-            model of absolute poses); the source's own where None. See `novel_views`.
+          seen: the cameras [n] to draw from, in the coordinates of config.cameras.frame; the
+            source's own where None. See `novel_views`.
+          images: uint8 [n h w c], of which z are the codes: where z is a curve, z(t) is taken at
+            every step.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
             spacing, eta, guidance_scale.
 
@@ -127,8 +131,8 @@ class Pretrained:
         decode = self.parts.step(inference.decode_step, **options)
 
         def decode_rows(rows):
-            codes, start, to = jax.tree.map(lambda x: self._split(x[rows]), (z, x_T, seen))
-            return decode(self.variables, codes, seed, numbers[rows], mask[rows], start, to)
+            codes, *rest = jax.tree.map(lambda x: self._split(x[rows]), (z, x_T, seen, images))
+            return decode(self.variables, codes, seed, numbers[rows], mask[rows], *rest)
 
         return self._in_batches(decode_rows, len(z))
 
@@ -190,9 +194,8 @@ class Pretrained:
         z = self.encode_views(images, seen, source_mask)
         n, m = np.shape(targets.pose)[:2]
         targets = self._check_cameras(targets, (len(z), m), "targets")
-        pose = targets.pose
-        if self.parts.cameras.relative:
-            pose = np.asarray(relative(pose, np.asarray(seen.pose, np.float32)[:, :1]))
+        first = np.asarray(seen.pose, np.float32)[:, :1]
+        pose = np.asarray(in_frame(targets, first, self.parts.cameras).pose)
         flat = Cameras(pose.reshape(n * m, 4, 4), targets.intrinsics.reshape(n * m, 4))
         codes = np.repeat(np.zeros_like(z) if null else z, m, axis=0)
         pictures = self.decode(codes, seen=flat, **options)
@@ -242,7 +245,8 @@ class Pretrained:
 
     def reconstruct(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """Pictures uint8 [n h w c] at the denoiser's size, from the codes of images; see decode."""
-        return self.decode(self.encode(images), **options)
+        images = self._check(images)
+        return self.decode(self.encode(images), images=images, **options)
 
     def _section_mask(self, sections: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
         num_sections = self.parts.num_sections

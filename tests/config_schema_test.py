@@ -47,7 +47,7 @@ def test_the_table_allows_what_the_rooms_know():
     assert FIELDS["diffusion.prediction"].values == PREDICTIONS
     assert FIELDS["sample.sampler"].values == SAMPLERS
     assert FIELDS["diffusion.schedule"].values == tuple(SCHEDULES)
-    assert FIELDS["model.encoder.variant"].values == (*RESNETS, "none")
+    assert FIELDS["model.encoder.variant"].values == (*RESNETS, "wide_resnet", "none")
     assert FIELDS["probe.protocols"].part.values == tuple(PROTOCOLS)
     assert FIELDS["evaluate.suites"].part.values == tuple(SUITES)
     assert FIELDS["evaluate.streamed"].part.values == tuple(STREAMED)

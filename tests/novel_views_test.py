@@ -32,7 +32,7 @@ TINY = (
     "--config.model.denoiser.head_size=8", "--config.model.denoiser.multipliers=(1,2)",
     "--config.model.denoiser.cross_attention_levels=(1,)", "--config.model.z_size=10",
     "--config.model.denoiser.zero_init=False", "--config.cameras.channels=18",
-    "--config.cameras.rgb_features=4", "--config.cameras.relative=True",
+    "--config.cameras.rgb_features=4", "--config.cameras.frame=source",
     "--config.cameras.max_sources=2", "--config.cameras.targets=2",
     "--config.train.batch_size=8", "--config.train.num_steps=2", "--config.train.log_every=1",
     "--config.train.diagnose_every=2", "--config.train.probe_every=0",
@@ -172,12 +172,12 @@ def test_wrong_sources_and_cameras_are_named(model, posed):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """The workdir of a model that thinks in the world's coordinates."""
-    workdir = tmp_path_factory.mktemp("world")
+def upright(tmp_path_factory):
+    """The workdir of a model that needs to know where in the world a picture was taken."""
+    workdir = tmp_path_factory.mktemp("upright")
     pretrain(
         tiny(
-            "--config.cameras.relative=False",
+            "--config.cameras.frame=upright",
             "--config.train.probe_every=2",
             "--config.train.probe_examples=40",
             "--config.train.frechet_images=0",
@@ -187,12 +187,12 @@ def world(tmp_path_factory):
     return workdir
 
 
-def test_a_model_of_the_world_trains_and_wants_a_camera_for_each_picture(posed, world):
-    lines = (world / "metrics.jsonl").read_text().splitlines()
+def test_an_upright_model_trains_and_wants_a_camera_for_each_picture(posed, upright):
+    lines = (upright / "metrics.jsonl").read_text().splitlines()
     logged = set().union(*map(json.loads, lines))
     assert {"loss_with_code/z", "effective_rank", "linear/z"} <= logged
-    model = soda_jax.load(str(world))
-    with pytest.raises(ConfigError, match="cameras.relative = False.*picture alone has none"):
+    model = soda_jax.load(str(upright))
+    with pytest.raises(ConfigError, match="cameras.frame = 'upright'.*picture alone has none"):
         model.encode(posed[0][:, 0])
     pictures, seen = posed
     test = experiment.open_data(model.parts, "test")
@@ -200,8 +200,26 @@ def test_a_model_of_the_world_trains_and_wants_a_camera_for_each_picture(posed, 
     first = model.features_of(test, test.starts[:8])["z"]
     expected = model.encode_views(pictures[:, :1], some(seen, EVERY, slice(1)))
     np.testing.assert_allclose(first, expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ConfigError, match="train.sample_every = 3: 0 for cameras.relative = False"):
-        tiny("--config.cameras.relative=False", "--config.train.sample_every=3")
+    with pytest.raises(
+        ConfigError, match="train.sample_every = 3: 0 for cameras.frame = 'upright'"
+    ):
+        tiny("--config.cameras.frame=upright", "--config.train.sample_every=3")
+
+
+def test_turning_the_world_about_its_upright_axis_changes_nothing(posed, upright):
+    pictures, seen = posed
+    model = soda_jax.load(str(upright))
+
+    def drawn(turn):
+        turned = Cameras((turn @ seen.pose).astype(np.float32), seen.intrinsics)
+        first, third = some(turned, EVERY, slice(2)), some(turned, EVERY, slice(2, 3))
+        return model.novel_views(pictures[:, :2], first, third).astype(int)
+
+    about_y, about_x = np.eye(4), np.eye(4)
+    about_y[[0, 2, 0, 2], [0, 2, 2, 0]] = [0.6, 0.6, 0.8, -0.8]
+    about_x[[1, 2, 1, 2], [1, 2, 2, 1]] = [0.6, 0.6, 0.8, -0.8]
+    np.testing.assert_allclose(drawn(about_y), drawn(np.eye(4)), atol=1)
+    assert np.abs(drawn(about_x) - drawn(np.eye(4))).max() > 1
 
 
 def test_models_and_pictures_without_cameras_are_refused(monkeypatch, workdir):

@@ -17,10 +17,12 @@ def under_code(
     section_mask: Array | None = None,
     guidance_scale: float = 0.0,
     target_rays: Array | None = None,
+    source: Array | None = None,
 ) -> DenoiseFn:
     """The denoiser as a function of x_t and t, under the codes z [b z].
 
     Args:
+      source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
       variables: what `model.apply` takes.
       section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
       guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
@@ -32,6 +34,11 @@ def under_code(
             variables, x_t, t, code, mask, target_rays=target_rays, method="denoise"
         )
 
+    def along_the_curve(x_t: Array, t: Array) -> Array:
+        return under(model.apply(variables, source, t=t, method="encode"), section_mask)(x_t, t)
+
+    if source is not None:
+        return along_the_curve
     return guide(under(z, section_mask), under(jnp.zeros_like(z), None), guidance_scale)
 
 
@@ -51,12 +58,13 @@ def decode(
     eta: float = 0.0,
     guidance_scale: float = 0.0,
     target_rays: Array | None = None,
+    source: Array | None = None,
     clip: float = 1.0,
 ) -> Array:
     """x_0 [b h w c] in [-clip, clip], sampled under the codes z [b z].
 
     Args:
-      variables, section_mask, guidance_scale, target_rays: see `under_code`.
+      variables, section_mask, guidance_scale, target_rays, source: see `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
       x_T: [b h w c], the noise to start from; that of the keys where None.
@@ -64,7 +72,7 @@ def decode(
         inverted one.
     """
     return sample(
-        under_code(model, variables, z, section_mask, guidance_scale, target_rays),
+        under_code(model, variables, z, section_mask, guidance_scale, target_rays, source),
         process,
         initial_noise(keys, shape) if x_T is None else x_T,
         num_steps=num_steps,

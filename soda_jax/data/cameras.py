@@ -159,6 +159,28 @@ def relative(pose: Array, reference: Array) -> Array:
     return jnp.einsum("...ij,...jk->...ik", inverse(reference), pose)
 
 
+def upright(pose: Array, reference: Array, up: str) -> Array:
+    """Poses [... 4 4] in a world that is turned about its upright axis through the origin.
+
+    So far that the reference camera [... 4 4] stands in the half plane of the first of the other
+    two axes; where it stands on the upright one, not at all.
+
+    Args:
+      up: the upright axis, "y" or "z".
+    """
+    height = "xyz".index(up)
+    first, second = (axis for axis in range(3) if axis != height)
+    x, y = reference[..., first, 3], reference[..., second, 3]
+    distance = jnp.hypot(x, y)
+    somewhere = distance > 1e-6
+    cos = jnp.where(somewhere, x / jnp.maximum(distance, 1e-6), 1.0)
+    sin = jnp.where(somewhere, y / jnp.maximum(distance, 1e-6), 0.0)
+    turn = jnp.zeros(cos.shape + (4, 4)).at[..., height, height].set(1).at[..., 3, 3].set(1)
+    turn = turn.at[..., first, first].set(cos).at[..., first, second].set(sin)
+    turn = turn.at[..., second, first].set(-sin).at[..., second, second].set(cos)
+    return jnp.einsum("...ij,...jk->...ik", turn, pose)
+
+
 def rays(cameras: Cameras, height: int, width: int) -> tuple[Array, Array]:
     """Origins [... 3] and unit directions [... h w 3], through the centre of every pixel."""
     focal, centre = cameras.intrinsics[..., :2], cameras.intrinsics[..., 2:]

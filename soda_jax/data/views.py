@@ -78,7 +78,8 @@ class CameraOptions:
     encoding: str = "ray"
     channels: int = 54
     max_octave: float = 4.0
-    relative: bool = True
+    frame: str = "source"
+    up: str = "y"
     max_sources: int = 3
     targets: int = 1
     patch: int = 1
@@ -140,10 +141,12 @@ def pair(
     source_view: View,
     target_view: View,
     options: CameraOptions | None = None,
+    shared: bool = False,
 ) -> Batch:
     """Source and target of each picture, drawn independently of each other.
 
     Args:
+      shared: draw once: where both sides are augmented alike, source and target are one picture.
       key: of this step; a picture's draws depend on it and on the place in the batch.
       images: [b h w c] uint8; or views of objects: the last options.targets are targets, the
         others sources, of which the first 1, 2, ... are used, each number as often.
@@ -152,7 +155,7 @@ def pair(
         return _posed_pair(key, images, source_view, target_view, options)
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
-    target_keys = rngs.per_example(rngs.stream(key, "target"), places)
+    target_keys = source_keys if shared else rngs.per_example(rngs.stream(key, "target"), places)
     return Batch(
         source=augmented(source_keys, images, source_view),
         target=augmented(target_keys, images, target_view),
@@ -192,10 +195,9 @@ def poses_of(
     target_size: int,
     options: CameraOptions,
 ) -> Poses:
-    """What networks are told of cameras [b k] and [b n]: as the first source sees them, or not."""
-    if options.relative:
-        pose = cameras.relative(targets.pose, sources.pose[:, :1])
-        targets, sources = Cameras(pose, targets.intrinsics), relative_to_first(sources)
+    """What networks are told of cameras [b k] and [b n]; see `in_frame`."""
+    targets = in_frame(targets, sources.pose[:, :1], options)
+    sources = in_frame(sources, sources.pose[:, :1], options)
     target_rays = ray_channels(targets, target_size, options)
     return Poses(
         ray_channels(sources, source_size, options),
@@ -204,9 +206,13 @@ def poses_of(
     )
 
 
-def relative_to_first(seen: Cameras) -> Cameras:
-    """Cameras [b k] as the first of each k sees them."""
-    return Cameras(cameras.relative(seen.pose, seen.pose[:, :1]), seen.intrinsics)
+def in_frame(seen: Cameras, first: Array, options: CameraOptions) -> Cameras:
+    """Cameras [...] in the coordinates that networks think in, which `first` [... 4 4] may fix."""
+    if options.frame == "world":
+        return seen
+    if options.frame == "upright":
+        return Cameras(cameras.upright(seen.pose, first, options.up), seen.intrinsics)
+    return Cameras(cameras.relative(seen.pose, first), seen.intrinsics)
 
 
 def ray_channels(seen: Cameras, size: int, options: CameraOptions) -> Array:

@@ -46,7 +46,7 @@ def encoder_layers(
     _check_pictures("source", source)
 
     def is_layer(path):
-        block = path[:-1] == ("encoder", "trunk") and path[-1] != "norm"
+        block = path[:-1] == ("encoder", "trunk") and path[-1].startswith(("stem", "stage"))
         return block or path == ("encoder", "trunk")
 
     z, layers = _apply_and_capture(model, variables, is_layer, "encode", source)

@@ -46,7 +46,6 @@ def loss_over_t(
 
     @jax.jit
     def errors(variables, source, target, key):
-        z = model.apply(variables, source, method="encode")
         b = len(target)
         epsilon = jax.random.normal(key, target.shape)
 
@@ -59,6 +58,7 @@ def loss_over_t(
             return jnp.square(error).mean()
 
         def at(t):
+            z = model.apply(variables, source, t=jnp.full((b,), t), method="encode")
             everything = jnp.ones((num_sections,), bool)
             whole = error(t, z, everything), error(t, jnp.roll(z, 1, axis=0), everything)
             return whole, jax.lax.map(lambda mask: error(t, z, mask), masks)

@@ -24,11 +24,15 @@ class DiffusionAutoencoder(nn.Module):
     Where pictures come with cameras, both networks are also given the encoded ray of each pixel:
     source_rays [b h w r] and target_rays [b h w r]. Then sources may be several, [b k h w c] with
     source_rays [b k h w r]: z is the mean of their codes, over those that source_mask [b k] keeps.
+
+    An encoder may be told the time (DRL): then z is a curve, of which the denoiser is given z(t);
+    z(code_t) stands for the picture where no t is given.
     """
 
     encoder: nn.Module | None
     bottleneck: nn.Module | None
     denoiser: nn.Module
+    code_t: float = 0.5
 
     def encode(
         self,
@@ -36,12 +40,17 @@ class DiffusionAutoencoder(nn.Module):
         train: bool = False,
         source_rays: Array | None = None,
         source_mask: Array | None = None,
+        t: Array | None = None,
     ) -> Array:
-        """source [b h w c] or [b k h w c] -> z [b z], nothing dropped."""
+        """source [b h w c] or [b k h w c] -> z [b z], nothing dropped, nothing drawn."""
         if self.encoder is None:
             return jnp.zeros((source.shape[0], 0))
+        return self.bottleneck.code(self._encoded(source, train, source_rays, source_mask, t))
+
+    def _encoded(self, source, train, source_rays, source_mask, t):
         if source.ndim == 4:
-            return self.encoder(source, train, source_rays)
+            t = jnp.full(source.shape[:1], self.code_t) if t is None else t
+            return self.encoder(source, train, source_rays, t)
         b, k = source.shape[:2]
         source, source_rays = (x.reshape(b * k, *x.shape[2:]) for x in (source, source_rays))
         return mean_of_sources(self.encoder(source, train, source_rays), source_mask)
@@ -67,9 +76,11 @@ class DiffusionAutoencoder(nn.Module):
 
         Where there are poses, x_t and t may be [b*n ...]: n targets of each code.
         """
-        if poses is None:
-            z = self.encode(source, train)
-            return self.denoise(x_t, t, z, train=train), z
-        z = self.encode(source, train, poses.source_rays, poses.source_mask)
+        if self.encoder is None:
+            z = self.encode(source)
+        else:
+            rays = (None, None) if poses is None else (poses.source_rays, poses.source_mask)
+            z = self.bottleneck.code(self._encoded(source, train, *rays, t), train)
         codes = jnp.repeat(z, x_t.shape[0] // z.shape[0], axis=0)
-        return self.denoise(x_t, t, codes, train=train, target_rays=poses.target_rays), z
+        target_rays = None if poses is None else poses.target_rays
+        return self.denoise(x_t, t, codes, train=train, target_rays=target_rays), z

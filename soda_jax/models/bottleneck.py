@@ -1,4 +1,4 @@
-"""The code z and its sections: how it is cut, and which parts of it are dropped in training."""
+"""The code z and its sections: how it is cut, drawn, penalised, and what of it is dropped."""
 
 import flax.linen as nn
 import jax
@@ -48,11 +48,34 @@ class Bottleneck(nn.Module):
     """Drops sections of z in training (random stream "bottleneck"), and never at evaluation.
 
     A section_mask [b l] given by the caller (partial conditioning) is applied in both.
+
+    Attributes:
+      penalty: of z in training, a mean over the batch that is sown into the collection "penalties":
+        "l1", the sum of its absolute values (DRL); "kl", of its normal distribution from the
+        standard one, where the encoder gives mean and log variance (VDRL); "none".
     """
 
     num_sections: int
     section_drop_rate: float = 0.1
     latent_drop_rate: float = 0.1
+    penalty: str = "none"
+    penalty_weight: float = 0.0
+
+    def code(self, encoded: Array, train: bool = False) -> Array:
+        """z [b z] of what the encoder gives: that; or if it is [b 2z], drawn, or the mean."""
+        if self.penalty != "kl":
+            if train and self.penalty == "l1":
+                self.penalise(jnp.abs(encoded))
+            return encoded
+        mean, log_variance = jnp.split(encoded, 2, axis=-1)
+        if not train:
+            return mean
+        self.penalise(0.5 * (jnp.exp(log_variance) + jnp.square(mean) - 1 - log_variance))
+        noise = jax.random.normal(self.make_rng("bottleneck"), mean.shape)
+        return mean + jnp.exp(0.5 * log_variance) * noise
+
+    def penalise(self, parts: Array) -> None:
+        self.sow("penalties", self.penalty, self.penalty_weight * parts.sum(-1).mean())
 
     @nn.compact
     def __call__(self, z: Array, section_mask: Array | None = None, train: bool = False) -> Array:

@@ -118,6 +118,7 @@ class Denoiser(nn.Module):
         added to what enters that norm (DDPM, DDAE).
       rescale: residual sums over sqrt 2 [P]. Skips are concatenated: nothing is summed there [D].
       zero_init: the last convolution of each block, and of the net, starts at zero [D].
+      whole_code: z has one section, which is that of every layer (DiffAE).
     """
 
     width: int = 128
@@ -133,6 +134,7 @@ class Denoiser(nn.Module):
     zero_init: bool = True
     time_route: str = "modulation"
     patch: int = 1
+    whole_code: bool = False
     rgb_features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
@@ -154,7 +156,10 @@ class Denoiser(nn.Module):
                 f"width that {factor} divides, not {height}x{width}"
             )
         m = num_sections(self.multipliers, self.num_blocks) - 1
-        sections = [None] * (m + 1) if z is None else split_sections(z, m + 1)
+        if z is None or self.whole_code:
+            sections = [z] * (m + 1)
+        else:
+            sections = split_sections(z, m + 1)
         time = TimeEmbedding(self.width, 4 * self.width, name="time")(t)
         block_class = (
             nn.remat(ModulatedBlock, static_argnums=(4,)) if self.remat else ModulatedBlock

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from soda_jax.array_types import Array
 from soda_jax.models.layers import GroupNorm, glorot
+from soda_jax.models.wide_resnet import WideResNet
 
 # Colours in [-1, 1] deviate by about half; beside rays, which deviate by 1, they would drown [D].
 unit_colours = nn.initializers.variance_scaling(4.0, "fan_in", "normal")
@@ -127,19 +128,39 @@ class Encoder(nn.Module):
     """source [b h w c], and rays [b h w r] where there are cameras -> z [b z_size] in float32.
 
     The pooled features before the linear map are the output of the sub-module "trunk". With rays,
-    the trunk sees them beside a linear map of the colours to rgb_features channels [P].
+    the trunk sees them beside a linear map of the colours to rgb_features channels [P]. A trunk
+    that is told the time is given t [b].
+
+    Attributes:
+      linear: whether there is that map; without it z is the pooled features (DRL).
+      gaussian: the map gives mean and log variance of z, [b 2 z_size] (VDRL).
     """
 
     z_size: int
-    trunk: ResNet
+    trunk: ResNet | WideResNet
     rgb_features: int = 0
+    linear: bool = True
+    gaussian: bool = False
+
+    @property
+    def timed(self) -> bool:
+        """Whether z is a curve t -> z(t)."""
+        return isinstance(self.trunk, WideResNet)
 
     def setup(self):
-        self.head = nn.Dense(self.z_size, kernel_init=glorot)
+        if self.linear:
+            self.head = nn.Dense((1 + self.gaussian) * self.z_size, kernel_init=glorot)
         if self.rgb_features:
             self.rgb = nn.Dense(self.rgb_features, kernel_init=unit_colours)
 
-    def __call__(self, source: Array, train: bool = False, rays: Array | None = None) -> Array:
+    def __call__(
+        self,
+        source: Array,
+        train: bool = False,
+        rays: Array | None = None,
+        t: Array | None = None,
+    ) -> Array:
         if self.rgb_features:
             source = jnp.concatenate([self.rgb(source), rays], axis=-1)
-        return self.head(self.trunk(source, train))
+        pooled = self.trunk(source, t, train) if self.timed else self.trunk(source, train)
+        return self.head(pooled) if self.linear else pooled

@@ -53,7 +53,7 @@ class WideResNet(nn.Module):
     (Mittal et al. 2023, arXiv 2105.14257): 1,532,864 parameters at width 2.
     """
 
-    width: int = 2
+    width: float = 2
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -64,7 +64,7 @@ class WideResNet(nn.Module):
         for stage in range(3):
             for index in range(4):
                 h = WideBlock(
-                    features=16 * self.width * 2**stage,
+                    features=round(16 * self.width * 2**stage),
                     stride=2 if stage > 0 and index == 0 else 1,
                     dtype=self.dtype,
                     name=f"stage{stage}_block{index}",

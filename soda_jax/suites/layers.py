@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from soda_jax import page, rngs
@@ -103,25 +104,24 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
     """
     parts, config = model.parts, model.parts.config
     encoder = jax.jit(lambda variables, x: encoder_layers(model.alone, variables, x))
+    code_at = jax.jit(
+        lambda variables, x, t: model.alone.apply(
+            variables, x, t=jnp.full(x.shape[:1], t), method="encode"
+        )
+    )
     key = rngs.stream(rngs.root(config.seed), "layers")
 
     def layers(images: Array) -> dict[str, Array]:
-        x_0 = plain(images, parts.target_view)
-        found, codes = {}, {WITHOUT: None}
-        if parts.z_size:
-            found = dict(encoder(model.variables, plain(images, parts.source_view)))
-            codes = {"": found["z"], WITHOUT: None}
-        for label, z in codes.items() if config.evaluate.layer_ts else ():
-            grid = layer_grid(
-                model.alone,
-                parts.process,
-                model.variables,
-                x_0,
-                z,
-                config.evaluate.layer_ts,
-                keys_of(key, images),
-            )
-            found |= {f"{label}{name}": value for name, value in grid.items()}
+        x_0, source = plain(images, parts.target_view), plain(images, parts.source_view)
+        found = dict(encoder(model.variables, source)) if parts.z_size else {}
+        arguments = (model.alone, parts.process, model.variables, x_0)
+        keys, ts = keys_of(key, images), config.evaluate.layer_ts
+        for t in ts if parts.z_size else ():
+            z = code_at(model.variables, source, t)
+            found |= layer_grid(*arguments, z, (t,), keys)
+        if ts:
+            without = layer_grid(*arguments, None, ts, keys)
+            found |= {f"{WITHOUT}{name}": value for name, value in without.items()}
         return found
 
     return layers

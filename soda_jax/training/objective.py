@@ -24,22 +24,35 @@ def training_loss(
     batch_stats: PyTree,
     batch: Batch,
     key: Array,
+    mixup: bool = False,
 ) -> tuple[Array, PyTree]:
-    """The training loss of a batch, a scalar, and the new batch_stats."""
+    """The training loss of a batch, a scalar, and the new batch_stats.
+
+    mixup: sources are mixed with their neighbours' by a share from U(0, 1), of which twice is the
+    weight of the loss (DRL's option [R]; the release draws neighbours by a permutation).
+    """
+    source = batch.source
+    if mixup:
+        share = jax.random.uniform(rngs.stream(key, "mixup"), source.shape[:1])
+        own = share[:, None, None, None]
+        source = own * source + (1 - own) * jnp.roll(source, 1, axis=0)
     t = process.draw_t(rngs.stream(key, "t"), batch.target.shape[0])
     epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
     (prediction, _), updates = model.apply(
         {"params": params, "batch_stats": batch_stats},
-        batch.source,
+        source,
         x_t,
         t,
         train=True,
         poses=batch.poses,
-        mutable=["batch_stats"],
+        mutable=["batch_stats", "penalties"],
         rngs={name: rngs.stream(key, name) for name in ("bottleneck", "dropout")},
     )
-    loss = per_example_loss(process, prediction, batch.target, epsilon, t).mean()
+    loss = per_example_loss(process, prediction, batch.target, epsilon, t)
+    if mixup:
+        loss = 2 * share * loss
+    loss = loss.mean() + sum(jax.tree.leaves(updates.get("penalties", {})))
     return loss, updates.get("batch_stats", {})
 
 
@@ -64,7 +77,7 @@ def code_losses(
     poses = batch.poses
     seen = {} if poses is None else {"target_rays": poses.target_rays}
     rays = (None, None) if poses is None else (poses.source_rays, poses.source_mask)
-    z = model.apply(variables, batch.source, False, *rays, method="encode")
+    z = model.apply(variables, batch.source, False, *rays, t, method="encode")
 
     def loss(code: Array) -> Array:
         prediction = model.apply(variables, x_t, t, code, method="denoise", **seen)

@@ -24,6 +24,8 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     cameras: CameraOptions | None = None,
+    shared: bool = False,
+    mixup: bool = False,
     seed: int,
     accumulate: int,
     ema_decay: float,
@@ -31,13 +33,15 @@ def make_train_step(
 ) -> Callable[[TrainState, Array | Posed], tuple[TrainState, dict[str, Array]]]:
     """train_step(state, images uint8 [b h w c], or Posed) -> (state, metrics).
 
+    shared, mixup: see `pair` and `training_loss`.
+
     Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
     """
 
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
-        batch = pair(rngs.stream(key, "views"), images, source_view, target_view, cameras)
+        batch = pair(rngs.stream(key, "views"), images, source_view, target_view, cameras, shared)
         return jax.value_and_grad(
-            lambda params: training_loss(model, process, params, batch_stats, batch, key),
+            lambda params: training_loss(model, process, params, batch_stats, batch, key, mixup),
             has_aux=True,
         )(params)
 

@@ -12,7 +12,6 @@ from soda_jax.applications.directions import (
     random_directions,
 )
 from soda_jax.data.sources import num_classes
-from soda_jax.models.denoiser import section_of_block
 from soda_jax.uses.common import Studio
 
 AMOUNTS = np.linspace(-3, 3, 7)  # deviations, of the pictures
@@ -75,15 +74,13 @@ def unsupervised(studio: Studio) -> dict[str, Directions]:
     """method -> the first directions of z that it finds."""
     parts = studio.model.parts
     count = min(studio.config.apply.directions, studio.config.model.z_size)
-    denoiser = parts.model.denoiser
-    size = parts.target_view.size // denoiser.patch
-    owners = section_of_block(denoiser.multipliers, denoiser.num_blocks, size, denoiser.resample)
-    params = studio.model.variables["params"]["denoiser"]
-    return {
-        "principal": principal_directions(studio.codes, count),
-        "closed form": modulation_directions(studio.codes, params, owners, studio.sizes, count),
-        "random": random_directions(studio.codes, count, studio.config.seed),
-    }
+    found = {"principal": principal_directions(studio.codes, count)}
+    if parts.config.model.denoiser.variant == "unet":  # its code modulates; it has a closed form
+        params = studio.model.variables["params"]["denoiser"]
+        found["closed form"] = modulation_directions(
+            studio.codes, params, parts.blocks, studio.sizes, count
+        )
+    return found | {"random": random_directions(studio.codes, count, studio.config.seed)}
 
 
 def line(studio: Studio, z: np.ndarray, directions: Directions, index: int) -> np.ndarray:

@@ -67,6 +67,27 @@ def test_rays_don_t_change_with_the_resolution():
     np.testing.assert_allclose(fine[1::3, 1::3], coarse, atol=1e-6)
 
 
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_an_upright_world_forgets_its_bearing_and_nothing_else(up):
+    height = "xyz".index(up)
+    first, second = (axis for axis in range(3) if axis != height)
+    pose = around(4)
+    turn = np.eye(4)
+    turn[[first, second, first, second], [first, second, second, first]] = [0.6, 0.6, -0.8, 0.8]
+    turned = turn[None] @ pose
+    found = np.asarray(cameras.upright(pose, pose[:1], up))
+    np.testing.assert_allclose(cameras.upright(turned, turned[:1], up), found, atol=1e-5)
+    np.testing.assert_allclose(found[0, second, 3], 0, atol=1e-6)
+    assert found[0, first, 3] > 0
+    np.testing.assert_allclose(found[:, height], pose[:, height], atol=1e-6)
+    np.testing.assert_allclose(
+        cameras.relative(found, found[:1]), cameras.relative(pose, pose[:1]), atol=1e-5
+    )
+    above = np.eye(4)
+    above[height, 3] = 2
+    np.testing.assert_array_equal(cameras.upright(above, above, up), above)
+
+
 def test_turning_the_world_changes_no_relative_pose():
     pose, turn = around(4), around(1, seed=7)[0]
     turned = turn[None] @ pose

@@ -76,7 +76,7 @@ def test_the_average_is_decay_times_old_plus_the_rest_of_new():
 
 
 def test_muon_steps_kernels_along_the_orthogonal_part_of_the_gradient():
-    """Every singular value counts alike; a convolution's kernel is one matrix; biases are Adam's."""
+    """Every singular value counts alike; the kernel of a convolution is one matrix."""
     params = {
         "encoder": {"bias": jnp.ones(3)},
         "denoiser": {"kernel": jnp.zeros((2, 2, 2, 3)), "bias": jnp.ones(3)},

@@ -1,0 +1,33 @@
+"""Diffusion autoencoder: z and x_T, which is found by inversion, together are the picture.
+
+After Preechakul et al. 2022 (arXiv 2111.15640): the encoder sees the very picture that is denoised,
+and its whole code modulates every layer. Our networks, noise and sizes [D]; its latent prior is
+`apply --use=prior`, its inversion `apply --use=reconstruct`.
+
+Presets: full and cpu, with the networks of those of configs/cifar10.py.
+
+Command:   python -m soda_jax pretrain --config=configs/diffae.py:cpu --workdir=runs/diffae
+           python -m soda_jax apply    --workdir=runs/diffae --use=reconstruct,interpolate,prior
+Hardware:  one GPU of 24 GB (full); two CPU cores (cpu)
+Reaches:   not yet measured
+"""
+
+import ml_collections
+
+from configs import cifar10
+
+
+def get_config(preset: str = "full") -> ml_collections.ConfigDict:
+    config = cifar10.get_config(preset)
+    config.name = f"diffae_{preset}"
+    config.views.shared = True
+    config.views.source.noise = 0.0
+    for view in (config.views.source, config.views.target):
+        view.crop_prob = 0.0
+        view.randaugment_prob = 0.0
+    config.model.bottleneck.sections = "one"
+    config.model.bottleneck.section_drop_rate = 0.0
+    config.model.bottleneck.latent_drop_rate = 0.0
+    config.diffusion.schedule = "linear"
+    config.sample.guidance_scale = 0.0
+    return config
