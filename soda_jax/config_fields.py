@@ -163,8 +163,8 @@ ENCODERS = one_of(
 FEATURES = one_of("z", "pooled", "block")
 PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
 SUITES = (
-    "probes", "layers", "attributes", "disentanglement", "code", "pictures", "streamed",
-    "fine_tune",
+    "probes", "layers", "attributes", "disentanglement", "code", "pictures", "semi_supervised",
+    "trajectory", "streamed", "fine_tune",
 )  # fmt: skip
 STREAMED = ("soda", "mae")
 USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "prior")
@@ -298,6 +298,9 @@ FIELDS = {
     "evaluate.suites": Several(one_of(*SUITES), 0, len(SUITES), distinct=True),
     "evaluate.compare": Several(Text(), 0, 16, distinct=True),
     "evaluate.labels_per_class": Several(POSITIVE, 0, 16, distinct=True),
+    "evaluate.graph_examples": whole(20, 10**7),
+    "evaluate.trajectory_points": whole(1, 1000),
+    "evaluate.trajectory_epochs": whole(1, 10_000),
     "evaluate.layer_ts": Several(SHARE, 0, 32, distinct=True),
     "evaluate.layer_examples": POSITIVE,
     "evaluate.loss_images": whole(2, 10**6),
@@ -338,6 +341,9 @@ LATER_FIELDS = {
     "evaluate.suites": (),
     "evaluate.compare": (),
     "evaluate.labels_per_class": (1, 2, 5, 10, 50),
+    "evaluate.graph_examples": 10_000,
+    "evaluate.trajectory_points": 10,
+    "evaluate.trajectory_epochs": 100,
     "evaluate.layer_ts": (0.1, 0.4, 0.7),
     "evaluate.layer_examples": 10_000,
     "evaluate.loss_images": 256,

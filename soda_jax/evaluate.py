@@ -15,7 +15,9 @@ from soda_jax.suites import (
     layers,
     pictures,
     probes,
+    semi_supervised,
     streamed,
+    trajectory,
 )
 
 SUITES = {
@@ -25,6 +27,8 @@ SUITES = {
     "disentanglement": disentanglement,
     "code": code,
     "pictures": pictures,
+    "semi_supervised": semi_supervised,
+    "trajectory": trajectory,
     "streamed": streamed,
     "fine_tune": fine_tune,
 }

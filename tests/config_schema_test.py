@@ -61,6 +61,8 @@ def test_the_number_of_sections_is_the_models():
         values = {
             "model.denoiser.multipliers": multipliers,
             "model.denoiser.num_blocks": num_blocks,
+            "model.denoiser.variant": "unet",
+            "model.bottleneck.sections": "layers",
         }
         assert num_sections(values) == denoiser.num_sections(multipliers, num_blocks)
 
@@ -69,6 +71,10 @@ FILES = sorted(path.name for path in (REPOSITORY / "configs").glob("[!_]*.py"))
 PRESETS = [
     "factors.py:autoencoder",
     "cifar10.py:cpu",
+    "diffae.py:cpu",
+    "drl.py:cpu",
+    "drl.py:cpu_vdrl",
+    "drl.py:digits",
     "cifar10.py:full",
     "cifar100.py:cpu",
     "cifar100.py:full",

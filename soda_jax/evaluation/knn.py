@@ -87,7 +87,7 @@ def knn(
 @partial(jax.jit, static_argnames=("num_classes", "k", "weighted"))
 def _vote(train, labels, test, temperature, *, num_classes, k, weighted):
     similarities = jnp.dot(test, train.T, precision=jax.lax.Precision.HIGHEST)
-    nearest, indices = _top_k(similarities, k)
+    nearest, indices = top_k(similarities, k)
     votes = jnp.ones_like(nearest)
     if weighted:
         # Relative to the nearest one: a common factor changes no winner, and nothing overflows.
@@ -96,7 +96,7 @@ def _vote(train, labels, test, temperature, *, num_classes, k, weighted):
     return jnp.argmax(jnp.einsum("bk,bkc->bc", votes, ballots, precision="highest"), axis=-1)
 
 
-def _top_k(x, k):
+def top_k(x, k):
     """jax.lax.top_k over [b n], equal ones by position too, without sorting whole rows.
 
     The k largest lie in the k groups with the largest maxima; CPUs sort 20 times less that way.
