@@ -109,6 +109,7 @@ def get_config() -> ml_collections.ConfigDict:
     # of t in training: uniform in [t_min, 1] | uniform_sigma, for variance_exploding | single
     config.diffusion.law = "uniform"
     config.diffusion.single_t = 0.5  # where the law is single
+    config.diffusion.shift = 1.0  # above 1, t of the uniform law lies nearer to 1 [D]
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.method = "adamw"  # [R]; muon: kernels step along orthogonalised momentum [D]

@@ -133,6 +133,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             t_min=config.diffusion.t_min,
             law=config.diffusion.law,
             single_t=config.diffusion.single_t,
+            shift=config.diffusion.shift,
         ),
         source_view=source_view,
         target_view=target_view,

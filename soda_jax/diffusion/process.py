@@ -33,6 +33,8 @@ class Process:
       t_min: the smallest t in training and sampling.
       law: of t in training: "uniform" in [t_min, 1]; "uniform_sigma", so that sigma / alpha is
         uniform (DRL: what z holds is coarser the more noise it learns from); "single", at single_t.
+      shift: s of the uniform law, whose t becomes s t / (1 + (s - 1) t) (Esser et al. 2024, arXiv
+        2403.03206, equation 23): more noise where it is above 1.
 
     Raises:
       ValueError: an unknown prediction, loss_weight or law, t_min not in (0, 1), single_t not in
@@ -45,6 +47,7 @@ class Process:
     t_min: float = 1e-3
     law: str = "uniform"
     single_t: float = 0.5
+    shift: float = 1.0
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
@@ -57,7 +60,8 @@ class Process:
             )
         if not 0.0 < self.t_min < 1.0:
             raise ValueError(f"t_min is {self.t_min}; it must lie between 0 and 1, such as 0.001")
-
+        if self.shift <= 0:
+            raise ValueError(f"shift is {self.shift}; it must be above 0")
         if self.law not in LAWS:
             raise ValueError(f"law is {self.law!r}; allowed: {', '.join(LAWS)}")
         if self.law == "uniform_sigma" and not hasattr(self.schedule, "time_at"):
@@ -67,7 +71,7 @@ class Process:
 
     def draw_t(self, key: Array, b: int) -> Array:
         """Times for training: [b] float32, by the law of t."""
-        if self.law == "uniform":
+        if self.law == "uniform" and self.shift == 1:
             return jax.random.uniform(key, (b,), jnp.float32, self.t_min, 1.0)
         return self.t_at(jax.random.uniform(key, (b,), jnp.float32))
 
@@ -76,6 +80,7 @@ class Process:
         if self.law == "single":
             return jnp.full_like(share, self.single_t)
         if self.law == "uniform":
+            share = self.shift * share / (1 + (self.shift - 1) * share)
             return self.t_min + (1.0 - self.t_min) * share
         low, high = (self.schedule.ratio(jnp.float32(t)) for t in (self.t_min, 1.0))
         return jnp.clip(self.schedule.time_at(low + (high - low) * share), self.t_min, 1.0)

@@ -123,3 +123,14 @@ def test_t_is_uniform_between_t_min_and_1():
 def test_wrong_choices_are_refused_and_the_right_ones_named(wrong, named):
     with pytest.raises(ValueError, match=named):
         process_lib.Process(schedule.Linear(), **wrong)
+
+
+def test_a_shift_moves_the_uniform_law_towards_noise():
+    process = process_lib.Process(schedule.Linear(), t_min=0.01, shift=4.0)
+    share = jnp.asarray([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(process.t_at(share), [0.01, 0.01 + 0.99 * 0.8, 1.0], rtol=1e-6)
+    drawn = process.draw_t(jax.random.key(0), 20_000)
+    np.testing.assert_allclose(np.median(drawn), 0.01 + 0.99 * 0.8, atol=0.01)
+    assert 0.01 <= float(drawn.min()) and float(drawn.max()) <= 1.0
+    with pytest.raises(ValueError, match="shift is 0.0; it must be above 0"):
+        process_lib.Process(schedule.Linear(), shift=0.0)
