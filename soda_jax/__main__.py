@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "run suites of measures on a trained model, and show them on one page",
     "apply": "put z to use: reconstruct, interpolate, mix, find directions, draw from nothing",
     "novel_views": "draw objects from other cameras, and measure it",
+    "compare": "put several trained models on one page, under the same measures",
     "explore": "serve a page, on this machine, to play with the codes of a trained model",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
@@ -49,6 +50,12 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         raise UsageError(f"--suite goes with evaluate, not with {command}")
     if uses and command != "apply":
         raise UsageError(f"--use goes with apply, not with {command}")
+    if bool(arguments.of) != (command == "compare"):
+        raise UsageError(
+            "compare needs --of, such as --of=runs/soda,runs/ddae"
+            if command == "compare"
+            else f"--of goes with compare, not with {command}"
+        )
     if command in ("pretrain", "prepare") and not arguments.config:
         raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
     if command != "prepare" and not arguments.dry_run:
@@ -58,6 +65,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         from soda_jax.report import report
 
         print(report(existing_workdir(workdir)))
+        return 0
+    if command == "compare":
+        from soda_jax.compare import compare
+
+        compare([existing_workdir(path) for path in arguments.of.split(",")], workdir)
         return 0
     if arguments.config:
         config = load(arguments.config, overrides)
@@ -142,6 +154,9 @@ def make_parser() -> argparse.ArgumentParser:
         "says (evaluate.suites)",
     )
     parser.add_argument(
+        "--of", metavar="DIRS", help="compare: the workdirs of the models, with commas between"
+    )
+    parser.add_argument(
         "--use",
         metavar="NAMES",
         help=f"apply: which of {', '.join(USES)}, with commas between; else what the config says "
@@ -173,6 +188,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             "--dry_run",
             "--suite",
             "--use",
+            "--of",
             "--help",
             f"{PREFIX}KEY=VALUE",
         )

@@ -6,7 +6,7 @@ import ml_collections
 
 from soda_jax import experiment, pretrained
 from soda_jax.chapters import ChaptersFailed, folder_of, run_chapters, write_page
-from soda_jax.uses import directions, interpolate, mix, partial, prior, reconstruct
+from soda_jax.uses import directions, interpolate, mix, partial, plane, prior, reconstruct
 from soda_jax.uses.common import Studio
 
 USES = {
@@ -15,6 +15,7 @@ USES = {
     "mix": mix,
     "directions": directions,
     "partial": partial,
+    "plane": plane,
     "prior": prior,
 }
 

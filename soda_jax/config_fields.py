@@ -167,7 +167,7 @@ SUITES = (
     "trajectory", "streamed", "fine_tune",
 )  # fmt: skip
 STREAMED = ("soda", "mae")
-USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "prior")
+USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "prior")
 
 VIEW_FIELDS = {
     "size": PIXELS,

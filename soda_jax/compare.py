@@ -1,0 +1,242 @@
+"""Methods side by side, each from its own run: `python -m soda_jax compare`."""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from soda_jax import config_schema, experiment, inference, page, pretrained
+from soda_jax.config_schema import ConfigError
+from soda_jax.evaluate import evaluate
+from soda_jax.evaluation.frechet import frechet_distance
+from soda_jax.evaluation.probe_data import shuffled
+from soda_jax.pretrained import Pretrained
+
+LABELS = 10  # of each class, where few are given
+COLUMNS = (
+    "linear, z", "linear, best block", "kNN", f"{LABELS} labels a class", f"{LABELS}, spread",
+    "disentanglement", "PSNR", "Fréchet", "pictures/s",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class Run:
+    """A trained model that is compared, and what its own evaluation said."""
+
+    name: str
+    workdir: str
+    config: ml_collections.ConfigDict
+    model: Pretrained
+    suites: dict[str, Any]
+
+    @property
+    def pictures_seen(self) -> int:
+        return self.model.step * self.config.train.batch_size
+
+
+def compare(workdirs: Sequence[str], workdir: str) -> str:
+    """Measures every run as `evaluate` does, and writes workdir/comparison.html and .json.
+
+    What a run's own folder already holds for its newest checkpoint isn't measured again. A Fréchet
+    distance needs one network for all: it is on the pooled features of the first run that has an
+    encoder, between pictures that each model draws (from codes of test pictures, or from nothing)
+    and training pictures.
+
+    Raises:
+      ConfigError: the runs are of other pictures, or fewer than two.
+      ChaptersFailed: a suite of a run failed.
+    """
+    if len(set(workdirs)) < 2:
+        raise ConfigError("--of needs two runs or more, such as --of=runs/soda,runs/ddae")
+    runs = [open_run(path) for path in workdirs]
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            run.name = f"{run.name} ({pathlib.Path(run.workdir).name})"
+    check_alike(runs)
+    judge = next((run for run in runs if run.model.parts.z_size), None)
+    if judge is None:
+        raise ConfigError("none of these runs has an encoder, on whose features to compare")
+    distances = frechet(runs, judge)
+    rows = {run.name: row_of(run) | {"Fréchet": distances[run.name]} for run in runs}
+    rows |= baselines(judge)
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {
+        "rows": rows,
+        "judge": judge.name,
+        "runs": {
+            run.name: {
+                "step": run.model.step,
+                "pictures_seen": run.pictures_seen,
+                "parameters": sizes(run),
+                "seed": run.config.seed,
+                "config": json.loads(config_schema.to_json(run.config)),
+            }
+            for run in runs
+        },
+    }
+    (folder / "comparison.json").write_text(json.dumps(found, indent=1) + "\n")
+    path = folder / "comparison.html"
+    path.write_text(page.whole_page("Methods side by side", show(found)))
+    print(path)
+    return str(path)
+
+
+def open_run(workdir: str) -> Run:
+    """A run with all that its evaluation has; what is missing is measured now."""
+    config = config_schema.recall(workdir)
+    model = pretrained.restore(config, workdir, weights=config.probe.weights)
+    train = experiment.open_data(model.parts, "train")
+    wanted = ["probes", "layers", "semi_supervised"]
+    if model.parts.z_size:
+        wanted += ["pictures"] + (["disentanglement"] if train.factor_names else [])
+    suffix = "" if config.probe.weights == "ema" else f"_{config.probe.weights}"
+    folder = pathlib.Path(workdir) / "evaluation" / f"{model.step:08d}{suffix}"
+    if missing := [name for name in wanted if not (folder / f"{name}.json").exists()]:
+        print(f"{workdir}: {', '.join(missing)}", flush=True)
+        evaluate(config, workdir, missing)
+    suites = {name: json.loads((folder / f"{name}.json").read_text()) for name in wanted}
+    return Run(config.name, workdir, config, model, suites)
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Refuses runs of other pictures; tells of other budgets."""
+
+    def pictures(run: Run) -> tuple:
+        data = run.config.data
+        return data.source, data.name, data.image_size, data.channels, run.model.parts.target_shape
+
+    for run in runs[1:]:
+        if pictures(run) != pictures(runs[0]):
+            raise ConfigError(
+                f"{run.workdir} is of {pictures(run)}, {runs[0].workdir} of {pictures(runs[0])}: "
+                "only runs of the same pictures, at the same size, compare"
+            )
+    if len({run.pictures_seen for run in runs}) > 1:
+        seen = ", ".join(f"{run.name} {run.pictures_seen:,}" for run in runs)
+        print(f"not the same budget of pictures: {seen}", flush=True)
+
+
+def row_of(run: Run) -> dict[str, str]:
+    """The columns of one run that its own suites tell; the representation is z, or the block."""
+    own = "z" if run.model.parts.z_size else "block"
+    row = judged(run, own)
+    if own == "block":
+        row["linear, z"] = ""
+    heads = run.suites["layers"]["heads"]
+    blocks = {name: head for name, head in heads.items() if "@t=" in name}
+    best = max(blocks, key=lambda name: blocks[name]["validation_accuracy"])
+    row["linear, best block"] = f"{100 * blocks[best]['accuracy']:.1f} ({best})"
+    if "pictures" in run.suites:
+        (psnr,) = (x for x in run.suites["pictures"]["rows"] if x["metric"] == "PSNR")
+        row["PSNR"] = f"{psnr['value']:.2f}"
+    if "disentanglement" in run.suites:
+        (dci,) = (
+            x
+            for x in run.suites["disentanglement"]["rows"]
+            if x["metric"] == "disentanglement (trees)" and x["representation"] == "z"
+        )
+        row["disentanglement"] = f"{dci['value']:.3f}"
+    timing = pathlib.Path(run.workdir) / "timing.jsonl"
+    lines = timing.read_text().splitlines() if timing.exists() else []
+    rates = [rate for x in lines if (rate := json.loads(x).get("images_per_second"))]
+    if rates:
+        row["pictures/s"] = f"{np.median(rates):.0f}"
+    return row
+
+
+def judged(run: Run, representation: str) -> dict[str, str]:
+    """The probes' columns of a representation in a run's suites."""
+    probes = {
+        row["probe"]: row
+        for row in run.suites["probes"]["rows"]
+        if row["representation"] == representation
+    }
+    spread = {
+        row["labels_per_class"]: row
+        for row in run.suites["semi_supervised"]["rows"]
+        if row["representation"] == representation
+    }
+
+    def percent(row: dict | None) -> str:
+        if row is None:
+            return ""
+        deviation = f" ± {100 * row['std']:.1f}" if "std" in row else ""
+        return f"{100 * row['accuracy']:.1f}{deviation}"
+
+    return {
+        "linear, z": percent(probes["lbfgs"]),
+        "kNN": percent(probes["knn"]),
+        f"{LABELS} labels a class": percent(probes.get(f"{LABELS} labels a class")),
+        f"{LABELS}, spread": percent(spread.get(LABELS)),
+    }
+
+
+def baselines(run: Run) -> dict[str, dict[str, str]]:
+    """What no training gives: a row each for raw pixels and an untrained encoder's z."""
+    known = {row["representation"] for row in run.suites["probes"]["rows"]}
+    return {name: judged(run, name) for name in ("untrained z", "raw pixels") if name in known}
+
+
+def frechet(runs: Sequence[Run], judge: Run) -> dict[str, str]:
+    """Each run's distance to training pictures, on the judge's pooled features."""
+    test, train = (experiment.open_data(judge.model.parts, split) for split in ("test", "train"))
+    count = min(judge.config.evaluate.num_images, len(test), len(train))
+    chosen, others = (
+        shuffled(np.arange(len(source)), judge.config.seed)[:count] for source in (test, train)
+    )
+
+    def features(pictures: np.ndarray) -> np.ndarray:
+        return judge.model.features(lambda rows: pictures[rows], len(pictures))["pooled"]
+
+    real = features(inference.target_pictures(judge.model.parts, train.images(others)))
+    distances = {}
+    for run in runs:
+        drawn = run.model.reconstruct(test.images(chosen), seed=run.config.sample.seed)
+        distance = frechet_distance(features(drawn), real, allow_few=True)
+        distances[run.name] = f"{distance.value:.3g}"
+    return distances
+
+
+def sizes(run: Run) -> dict[str, int]:
+    """Parameters of encoder and denoiser."""
+    return {
+        name: sum(leaf.size for leaf in jax.tree.leaves(part))
+        for name, part in run.model.variables["params"].items()
+    }
+
+
+def show(found: dict) -> list[str]:
+    columns = [name for name in COLUMNS if any(row.get(name) for row in found["rows"].values())]
+    rows = {
+        name: [html.escape(row.get(column, "")) for column in columns]
+        for name, row in found["rows"].items()
+    }
+    about = {
+        name: [
+            f"{run['pictures_seen']:,}",
+            f"{sum(run['parameters'].values()) / 1e6:.2f} M",
+            str(run["seed"]),
+        ]
+        for name, run in found["runs"].items()
+    }
+    return [
+        "<h1>Methods side by side</h1>",
+        "<p>Each from its own run, under the same probes; percent on the test split. z is what is "
+        "judged, or without an encoder the block that its config names, in the columns of kNN and "
+        "few labels. The best block of the denoiser is chosen by the held-out part of the training "
+        "split. Spread: labels that went from neighbour to neighbour (semi_supervised).</p>",
+        page.table("method", columns, rows),
+        '<p class="note">The Fréchet distance is between pictures drawn and training pictures, on '
+        f"the pooled features of {html.escape(found['judge'])}, which may favour it; no FID. "
+        "Pictures a second are those of training, on whatever machine that was.</p>",
+        page.table("method", ["pictures seen", "parameters", "seed"], about),
+        page.details("configs, and every number", json.dumps(found, indent=1)),
+    ]
