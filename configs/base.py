@@ -197,7 +197,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.layer_examples = 10_000  # pictures of each split that the layers' heads see
     config.evaluate.loss_images = 256  # denoised at ten t, with each part of z taken away
     config.evaluate.num_images = 1024  # reconstructed for the measures of pictures
-    config.evaluate.streamed = ("soda",)  # soda: FutureXiang/soda's probe [R] | mae: MAE's [P]
+    # soda: FutureXiang/soda's probe [R] | mae: MAE's [P] | ddae: of a block, config.probe.block [R]
+    config.evaluate.streamed = ("soda",)
     config.evaluate.fine_tune_epochs = 10  # [D]
     config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
     config.evaluate.lpips_network = "alex"  # alex | vgg
@@ -265,6 +266,7 @@ def view() -> ml_collections.ConfigDict:
     config.crop_prob = 0.95  # random resized crop [R]
     config.crop_scale = (0.2, 1.0)  # area of the crop, as a share of the picture's [D]
     config.crop_ratio = (0.75, 4 / 3)  # width over height [D]
+    config.shift = 0  # pixels that the picture is moved by, each way, black coming in [R: ddae, 4]
     config.flip_prob = 0.5  # mirror left and right
     config.randaugment_prob = 0.0  # [R] has .65
     config.randaugment_ops = 2  # [D]

@@ -28,6 +28,7 @@ def get_config(preset: str = "ddpm") -> ml_collections.ConfigDict:
     config.diffusion.schedule = "linear"
     config.sample.guidance_scale = 0.0
     config.probe.features = ("block",)
+    config.evaluate.streamed = ("ddae",)
     presets = {
         "ddpm": (ddpm,),
         "ddpmpp": (ddpmpp,),
@@ -85,9 +86,8 @@ def edm(config: ml_collections.ConfigDict) -> None:
     config.sample.sampler = "heun"
     config.sample.num_steps = 18
     config.sample.spacing = "rho"
-    config.probe.block = (
-        "up_16x16_block0" if config.model.denoiser.num_blocks == 2 else ("up_16x16_block1")
-    )  # out_7
+    deep = config.model.denoiser.num_blocks > 2
+    config.probe.block = "up_16x16_block1" if deep else "up_16x16_block0"  # its out_7
     # sigma = .06, .0229 and .1395: indices 4, 3, 5 of its grid of 18
     config.probe.t = 0.0893
     config.evaluate.layer_ts = (0.0159, 0.0893, 0.2607)

@@ -166,7 +166,7 @@ SUITES = (
     "probes", "layers", "attributes", "disentanglement", "code", "pictures", "semi_supervised",
     "trajectory", "streamed", "fine_tune",
 )  # fmt: skip
-STREAMED = ("soda", "mae")
+STREAMED = ("soda", "mae", "ddae")
 USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "prior")
 
 VIEW_FIELDS = {
@@ -174,6 +174,7 @@ VIEW_FIELDS = {
     "crop_prob": SHARE,
     "crop_scale": Several(real(0, 1, open_low=True), 2, 2),
     "crop_ratio": Several(real(0.01, 100), 2, 2),
+    "shift": whole(0, 4096),
     "flip_prob": SHARE,
     "randaugment_prob": SHARE,
     "randaugment_ops": whole(1, 16),
@@ -332,6 +333,8 @@ LATER_FIELDS = {
     "train.frechet_images": 1024,
     "optimizer.method": "adamw",
     "views.shared": False,
+    "views.source.shift": 0,
+    "views.target.shift": 0,
     "model.encoder.linear": True,
     "model.encoder.t": 0.5,
     "model.bottleneck.sections": "layers",

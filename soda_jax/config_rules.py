@@ -181,10 +181,11 @@ def _cameras(values: Values) -> Iterator[Broken]:
         allowed = f"'none' for data.source = {source!r}; {', '.join(POSED_SOURCES)} have cameras"
         yield Broken("cameras.encoding", allowed, "'none'")
     for view in ("views.source", "views.target"):
-        for key in ("crop_prob", "flip_prob", "randaugment_prob"):
+        for key in ("crop_prob", "shift", "flip_prob", "randaugment_prob"):
+            none = 0 if key == "shift" else 0.0
             if values[f"{view}.{key}"]:
-                allowed = f"0.0 for cameras.encoding = {encoding!r}: it would move the rays"
-                yield Broken(f"{view}.{key}", allowed, "0.0")
+                allowed = f"{none} for cameras.encoding = {encoding!r}: it would move the rays"
+                yield Broken(f"{view}.{key}", allowed, str(none))
     frame = values["cameras.frame"]
     if frame != "source":
         drawn = {

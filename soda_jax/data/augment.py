@@ -60,6 +60,17 @@ def random_resized_crop(
     return jnp.clip(jax.vmap(crop)(keys, images), 0, 1)
 
 
+def random_shift(keys: Array, images: Array, pixels: int) -> Array:
+    """Moves each picture by up to so many whole pixels each way; black comes in (pad and crop)."""
+
+    def shift(key: Array, image: Array) -> Array:
+        start = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
+        padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+
+    return jax.vmap(shift)(keys, images)
+
+
 def random_flip(keys: Array, images: Array, prob: float) -> Array:
     """Mirrors left and right with `prob`."""
     return jnp.where(_chosen(keys, prob), images[:, :, ::-1, :], images)

@@ -25,6 +25,7 @@ class View:
     crop_prob: float = 0.95
     crop_scale: tuple[float, float] = (0.2, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    shift: int = 0
     flip_prob: float = 0.5
     randaugment_prob: float = 0.0
     randaugment_ops: int = 2
@@ -42,6 +43,8 @@ class View:
         for name in ("crop_prob", "flip_prob", "randaugment_prob", "jitter_prob", "grayscale_prob"):
             if not 0 <= (prob := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1, not {prob}")
+        if self.shift < 0:
+            raise ValueError(f"shift is a number of pixels from 0 up, not {self.shift}")
         if self.size < 1:
             raise ValueError(f"size must be at least 1, not {self.size}")
         if not (len(self.crop_scale) == 2 and 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1):
@@ -95,8 +98,8 @@ class Posed(NamedTuple):
 def augmented(keys: Array, images: Array, view: View) -> Array:
     """Random views of pictures, one key for each.
 
-    Crop, flip, RandAugment, jitter, grayscale, then (x - mean) / std, then noise. What has the
-    probability 0 is left out of the graph.
+    Crop, shift, flip, RandAugment, jitter, grayscale, then (x - mean) / std, then noise. What has
+    the probability 0 is left out of the graph.
 
     Args:
       keys: [b]; a picture's view depends on its own key alone.
@@ -115,6 +118,8 @@ def augmented(keys: Array, images: Array, view: View) -> Array:
         x = augment.random_resized_crop(named("crop"), x, view.size, scale, ratio, view.crop_prob)
     else:
         x = augment.resize(x, view.size)
+    if view.shift:
+        x = augment.random_shift(named("shift"), x, view.shift)
     if view.flip_prob:
         x = augment.random_flip(named("flip"), x, view.flip_prob)
     if view.randaugment_prob:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from soda_jax import report, rngs
@@ -10,40 +11,58 @@ from soda_jax.array_types import Array, PyTree
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.data.views import View, augmented
 from soda_jax.evaluation.features import extract
-from soda_jax.evaluation.layers import encoder_layers
+from soda_jax.evaluation.layers import denoiser_layers, encoder_layers
 from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.evaluation.stream_probe import stream_probe
-from soda_jax.evaluation.stream_protocol import MAE_PROBE, SODA_PROBE
+from soda_jax.evaluation.stream_protocol import DDAE_PROBE, MAE_PROBE, SODA_PROBE
 from soda_jax.pretrained import Pretrained
 
-# name: (protocol, how a training picture is augmented)
+# name: (protocol, how a training picture is augmented, what is read)
 PROTOCOLS = {
-    "soda": (SODA_PROBE, {"crop_prob": 0.65, "flip_prob": 0.65}),  # [R]
-    "mae": (MAE_PROBE, {"crop_prob": 1.0, "crop_scale": (0.08, 1.0), "flip_prob": 0.5}),
+    "soda": (SODA_PROBE, {"crop_prob": 0.65, "flip_prob": 0.65}, "encoder"),  # [R]
+    "mae": (MAE_PROBE, {"crop_prob": 1.0, "crop_scale": (0.08, 1.0), "flip_prob": 0.5}, "encoder"),
+    "ddae": (DDAE_PROBE, {"crop_prob": 0.0, "shift": 4, "flip_prob": 0.5}, "block"),
 }
+PLAIN = {"crop_prob": 0.0, "flip_prob": 0.0}
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
-    """The protocols that config.evaluate.streamed names, on z and on pooled features.
+    """The protocols that config.evaluate.streamed names: on z and pooled features, or on a block.
 
     Features of training pictures are made again in every epoch and never kept, so a set of any size
     can stream by.
+
+    Raises:
+      ValueError: a protocol reads the encoder, and there is none.
     """
     config = model.parts.config
-    of_test = model.features(test.images, len(test))
     test_labels = test.labels(np.arange(len(test)))
+    root = rngs.stream(rngs.root(config.seed), "streamed")
     rows = []
     for name in config.evaluate.streamed:
-        protocol, view = PROTOCOLS[name]
+        protocol, view, read = PROTOCOLS[name]
+        if read == "encoder" and not model.parts.z_size:
+            raise ValueError(
+                f"config.evaluate.streamed: {name!r} reads the encoder, and this model has none; "
+                "nearest: 'ddae'"
+            )
         size = min(protocol.batch_size, len(train))
+        augmented_fn, plain_fn = (reader(model, read, options) for options in (view, PLAIN))
+        of_test = extract(
+            lambda images, fn=plain_fn: fn(model.variables, images, rngs.stream(root, "test")),
+            test.images,
+            len(test),
+            **model.in_batches(),
+        )
         results = stream_probe(
-            training_stream(model, train, view, size),
-            lambda size=size: chunks(of_test, test_labels, size),
+            training_stream(model, train, augmented_fn, size),
+            lambda size=size, of_test=of_test: chunks(of_test, test_labels, size),
             num_classes=num_classes(train),
             protocol=protocol,
             steps_per_epoch=len(train) // size,
             seed=config.seed,
         )
+        where = {"block": config.probe.block, "t": config.probe.t} if read == "block" else {}
         for representation, result in results.items():
             rows.append(
                 {
@@ -53,27 +72,56 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
                     "accuracy": result.accuracy,
                     "weights": config.probe.weights,
                     "step": model.step,
-                    "protocol": result.protocol | {"view": view},
+                    "protocol": result.protocol | {"view": view} | where,
                 }
             )
     return {"rows": rows}
 
 
-def training_stream(
-    model: Pretrained, train: Source, view: dict, size: int
-) -> Callable[[int], Iterator[tuple[dict[str, np.ndarray], np.ndarray]]]:
-    """epoch -> batches of features ("z", "pooled") of augmented pictures, in an order of its own.
+def reader(
+    model: Pretrained, read: str, view: dict
+) -> Callable[[PyTree, Array, Array], dict[str, Array]]:
+    """(variables, images uint8, key) -> features of views of them: name -> [b d].
 
-    What is left over of an epoch after the last full batch is other pictures each time.
+    Of the encoder, z and pooled features; or the denoiser's config.probe.block at config.probe.t,
+    with noise from the key, under the view's own z (where there is one) and under none.
     """
-    config, of_source = model.parts.config, model.parts.source_view
-    view = View(size=of_source.size, mean=of_source.mean, std=of_source.std, **view)
-    root = rngs.stream(rngs.root(config.seed), "streamed")
+    parts, probe = model.parts, model.parts.config.probe
+
+    def seen(name: str, side: View, images: Array, key: Array) -> Array:
+        options = View(size=side.size, mean=side.mean, std=side.std, **view)
+        return augmented(keys_of(rngs.stream(key, name), images), images, options)
 
     @jax.jit
     def encode(variables: PyTree, images: Array, key: Array) -> dict[str, Array]:
-        views = augmented(keys_of(key, images), images, view)
-        return encoder_layers(model.alone, variables, views, names=("z", "pooled"))
+        if read == "encoder":
+            source = seen("view", parts.source_view, images, key)
+            return encoder_layers(model.alone, variables, source, names=("z", "pooled"))
+        x_0 = seen("view", parts.target_view, images, key)
+        codes = {"block, no z" if parts.z_size else "block": None}
+        if parts.z_size:
+            source, t = seen("view", parts.source_view, images, key), jnp.full(len(x_0), probe.t)
+            codes["block"] = model.alone.apply(variables, source, t=t, method="encode")
+        noise = keys_of(rngs.stream(key, "noise"), images)
+        return {
+            name: denoiser_layers(
+                model.alone, parts.process, variables, x_0, z, probe.t, noise, names=(probe.block,)
+            )[probe.block]
+            for name, z in codes.items()
+        }
+
+    return encode
+
+
+def training_stream(
+    model: Pretrained, train: Source, encode_fn: Callable, size: int
+) -> Callable[[int], Iterator[tuple[dict[str, np.ndarray], np.ndarray]]]:
+    """epoch -> batches of features of augmented pictures, in an order of its own.
+
+    What is left over of an epoch after the last full batch is other pictures each time.
+    """
+    config = model.parts.config
+    root = rngs.stream(rngs.root(config.seed), "streamed")
 
     def batches(epoch: int):
         key = jax.random.fold_in(root, epoch)
@@ -81,7 +129,7 @@ def training_stream(
         for start in range(0, len(order) - size + 1, size):
             some = order[start : start + size]
             features = extract(
-                lambda images: encode(model.variables, images, key),
+                lambda images: encode_fn(model.variables, images, key),
                 lambda positions, some=some: train.images(some[positions]),
                 size,
                 **model.in_batches(size),

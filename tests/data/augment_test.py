@@ -223,3 +223,13 @@ def test_randaugment_rate_and_variety():
     assert abs(float(changed.mean()) - rate) < 5 * (rate * (1 - rate) / n) ** 0.5
     kinds = np.unique(np.round(np.asarray(out).reshape(n, -1), 3), axis=0)
     assert len(kinds) > 18  # 9 operations have two signs
+
+
+def test_a_shift_moves_whole_pixels_and_black_comes_in():
+    images = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1).repeat(200, 0) / 16
+    keys = jax.random.split(jax.random.key(0), 200)
+    moved = np.asarray(augment.random_shift(keys, images, 1))[..., 0]
+    padded = np.pad(np.asarray(images[0, :, :, 0]), 1)
+    places = [padded[y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+    matches = np.array([[np.array_equal(one, place) for place in places] for one in moved])
+    assert (matches.sum(1) == 1).all() and matches.any(0).all()
