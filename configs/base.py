@@ -268,6 +268,8 @@ def view() -> ml_collections.ConfigDict:
     config.crop_ratio = (0.75, 4 / 3)  # width over height [D]
     config.shift = 0  # pixels that the picture is moved by, each way, black coming in [R: ddae, 4]
     config.flip_prob = 0.5  # mirror left and right
+    # of each of EDM's geometric operations, of which the denoiser is told; the target's alone
+    config.edm_prob = 0.0
     config.randaugment_prob = 0.0  # [R] has .65
     config.randaugment_ops = 2  # [D]
     config.randaugment_magnitude = 9.0  # of 10 [D]

@@ -1,7 +1,8 @@
 """DDAE: features of a denoiser that has no encoder beside it (Xiang et al. 2023, arXiv 2303.09769).
 
 Presets: ddpm and ddpmpp, the two networks under DDPM's noise (35,746,307 and 56,524,291
-parameters); edm_ddpm and edm_ddpmpp, the same under EDM's; cpu, small, for two CPU cores.
+parameters); edm_ddpm and edm_ddpmpp, the same under EDM's, edm_ddpmpp_aug with its
+augmentation; cpu, small, for two CPU cores.
 
 Command:   python -m soda_jax pretrain --config=configs/ddae.py:cpu --workdir=runs/ddae
            python -m soda_jax probe    --workdir=runs/ddae
@@ -34,6 +35,7 @@ def get_config(preset: str = "ddpm") -> ml_collections.ConfigDict:
         "ddpmpp": (ddpmpp,),
         "edm_ddpm": (ddpm, edm),
         "edm_ddpmpp": (ddpmpp, edm),
+        "edm_ddpmpp_aug": (ddpmpp, edm, told),
         "cpu": (cpu,),
     }
     if preset not in presets:
@@ -91,6 +93,13 @@ def edm(config: ml_collections.ConfigDict) -> None:
     # sigma = .06, .0229 and .1395: indices 4, 3, 5 of its grid of 18
     config.probe.t = 0.0893
     config.evaluate.layer_ts = (0.0159, 0.0893, 0.2607)
+
+
+def told(config: ml_collections.ConfigDict) -> None:
+    """EDM's augmentation, of which the denoiser is told: 56,525,443 parameters [R]."""
+    config.views.target.flip_prob = 0.0  # EDM's own mirrors half of them
+    config.views.target.edm_prob = 0.12
+    config.train.num_steps = 390_000  # 2000 epochs
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:

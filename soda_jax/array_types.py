@@ -39,9 +39,11 @@ class Batch(NamedTuple):
         codes has n targets.
       label: [b] int, or None. Always None in pretraining.
       poses: cameras of sources and target, or None.
+      augmentation: [b 9], how the target was augmented, where the denoiser is told; else None.
     """
 
     source: Array
     target: Array
     label: Array | None = None
     poses: Poses | None = None
+    augmentation: Array | None = None

@@ -120,6 +120,11 @@ def _colours(values: Values) -> Iterator[Broken]:
 
 
 def _crops(values: Values) -> Iterator[Broken]:
+    if values["views.source.edm_prob"]:
+        yield Broken("views.source.edm_prob", "0.0: it is for what is denoised", "0.0")
+    if values["views.target.edm_prob"] and _is_ncsnpp(values):
+        allowed = "0.0 for model.denoiser.variant = 'ncsnpp', which can't be told of it"
+        yield Broken("views.target.edm_prob", allowed, "0.0")
     for view in ("views.source", "views.target"):
         for key in (f"{view}.crop_scale", f"{view}.crop_ratio"):
             low, high = values[key]
@@ -181,7 +186,7 @@ def _cameras(values: Values) -> Iterator[Broken]:
         allowed = f"'none' for data.source = {source!r}; {', '.join(POSED_SOURCES)} have cameras"
         yield Broken("cameras.encoding", allowed, "'none'")
     for view in ("views.source", "views.target"):
-        for key in ("crop_prob", "shift", "flip_prob", "randaugment_prob"):
+        for key in ("crop_prob", "shift", "flip_prob", "edm_prob", "randaugment_prob"):
             none = 0 if key == "shift" else 0.0
             if values[f"{view}.{key}"]:
                 allowed = f"{none} for cameras.encoding = {encoding!r}: it would move the rays"

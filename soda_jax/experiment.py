@@ -16,6 +16,7 @@ from soda_jax.config_fields import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.cameras import Cameras
+from soda_jax.data.edm_augment import LABELS
 from soda_jax.data.records import PosedSource
 from soda_jax.data.sources import Source, open_source
 from soda_jax.data.views import CameraOptions, Posed, View
@@ -181,7 +182,10 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
         kept = ("width", "multipliers", "num_blocks", "dropout")
         network = NCSNpp(**{name: denoiser[name] for name in kept}, dtype=common["dtype"])
     else:
-        network = Denoiser(**denoiser, **common, whole_code=whole_code, rgb_features=rgb_features)
+        labels = LABELS if config.views.target.edm_prob else 0
+        network = Denoiser(
+            **denoiser, **common, whole_code=whole_code, labels=labels, rgb_features=rgb_features
+        )
     code_t, linear = encoder.pop("t"), encoder.pop("linear")
     if encoder["variant"] == "none":
         return DiffusionAutoencoder(encoder=None, bottleneck=None, denoiser=network)

@@ -45,12 +45,14 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("preset", ["ddpm", "ddpmpp", "edm_ddpm", "edm_ddpmpp", "cpu"])
+@pytest.mark.parametrize(
+    "preset", ["ddpm", "ddpmpp", "edm_ddpm", "edm_ddpmpp", "edm_ddpmpp_aug", "cpu"]
+)
 def test_every_preset_is_a_denoiser_alone_that_has_the_block(preset):
     config = load(str(CONFIGS / f"ddae.py:{preset}"))
     parts = experiment.build(config)  # raises where the block isn't one
     assert parts.model.encoder is None and parts.z_size == 0
-    sizes = {"ddpm": 35_746_307, "ddpmpp": 56_524_291}
+    sizes = {"ddpm": 35_746_307, "ddpmpp": 56_524_291, "ddpmpp_aug": 56_525_443}
     if size := sizes.get(preset.removeprefix("edm_")):
         params = experiment.abstract_state(parts).params
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == size

@@ -10,6 +10,7 @@ from soda_jax import rngs
 from soda_jax.array_types import Array, Batch, Poses
 from soda_jax.data import augment, cameras
 from soda_jax.data.cameras import Cameras
+from soda_jax.data.edm_augment import edm_augment
 from soda_jax.data.rand_augment import rand_augment
 from soda_jax.data.ray_encoding import encode_rays
 
@@ -27,6 +28,7 @@ class View:
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     shift: int = 0
     flip_prob: float = 0.5
+    edm_prob: float = 0.0
     randaugment_prob: float = 0.0
     randaugment_ops: int = 2
     randaugment_magnitude: float = 9.0
@@ -40,7 +42,14 @@ class View:
     def __post_init__(self):
         for name in ("crop_scale", "crop_ratio", "jitter_strength", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("crop_prob", "flip_prob", "randaugment_prob", "jitter_prob", "grayscale_prob"):
+        for name in (
+            "crop_prob",
+            "flip_prob",
+            "edm_prob",
+            "randaugment_prob",
+            "jitter_prob",
+            "grayscale_prob",
+        ):
             if not 0 <= (prob := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1, not {prob}")
         if self.shift < 0:
@@ -96,18 +105,24 @@ class Posed(NamedTuple):
 
 
 def augmented(keys: Array, images: Array, view: View) -> Array:
-    """Random views of pictures, one key for each.
+    """Random views of pictures; see `labelled_views`."""
+    return labelled_views(keys, images, view)[0]
 
-    Crop, shift, flip, RandAugment, jitter, grayscale, then (x - mean) / std, then noise. What has
-    the probability 0 is left out of the graph.
+
+def labelled_views(keys: Array, images: Array, view: View) -> tuple[Array, Array | None]:
+    """Random views of pictures, one key for each, and what is told of them.
+
+    Crop, shift, flip, EDM's operations, RandAugment, jitter, grayscale, then (x - mean) / std, then
+    noise. What has the probability 0 is left out of the graph.
 
     Args:
       keys: [b]; a picture's view depends on its own key alone.
       images: [b h w c] uint8.
 
     Returns:
-      [b s s c] float32.
+      [b s s c] float32; and [b 9], where edm_prob is above 0: see `edm_augment`.
     """
+    label = None
 
     def named(name: str) -> Array:
         return jax.vmap(lambda key: rngs.stream(key, name))(keys)
@@ -122,6 +137,8 @@ def augmented(keys: Array, images: Array, view: View) -> Array:
         x = augment.random_shift(named("shift"), x, view.shift)
     if view.flip_prob:
         x = augment.random_flip(named("flip"), x, view.flip_prob)
+    if view.edm_prob:
+        x, label = edm_augment(named("edm"), x, view.edm_prob)
     if view.randaugment_prob:
         ops, magnitude = view.randaugment_ops, view.randaugment_magnitude
         x = rand_augment(named("randaugment"), x, ops, magnitude, view.randaugment_prob)
@@ -132,7 +149,7 @@ def augmented(keys: Array, images: Array, view: View) -> Array:
     x = scaled(x, view)
     if view.noise:
         x = augment.gaussian_noise(named("noise"), x, view.noise)
-    return x
+    return x, label
 
 
 def plain(images: Array, view: View) -> Array:
@@ -161,10 +178,9 @@ def pair(
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
     target_keys = source_keys if shared else rngs.per_example(rngs.stream(key, "target"), places)
-    return Batch(
-        source=augmented(source_keys, images, source_view),
-        target=augmented(target_keys, images, target_view),
-    )
+    source = augmented(source_keys, images, source_view)
+    target, label = labelled_views(target_keys, images, target_view)
+    return Batch(source, target, augmentation=label)
 
 
 def _posed_pair(

@@ -63,14 +63,21 @@ class DiffusionAutoencoder(nn.Module):
         section_mask: Array | None = None,
         train: bool = False,
         target_rays: Array | None = None,
+        augmentation: Array | None = None,
     ) -> Array:
         """The prediction [b h w c] at (x_t, t) under z, where section_mask [b l] keeps it."""
-        if self.bottleneck is None:
-            return self.denoiser(x_t, t, None, train, target_rays)
-        return self.denoiser(x_t, t, self.bottleneck(z, section_mask, train), train, target_rays)
+        code = None if self.bottleneck is None else self.bottleneck(z, section_mask, train)
+        told = {} if augmentation is None else {"augmentation": augmentation}
+        return self.denoiser(x_t, t, code, train, target_rays, **told)
 
     def __call__(
-        self, source: Array, x_t: Array, t: Array, train: bool = False, poses: Poses | None = None
+        self,
+        source: Array,
+        x_t: Array,
+        t: Array,
+        train: bool = False,
+        poses: Poses | None = None,
+        augmentation: Array | None = None,
     ) -> tuple[Array, Array]:
         """The prediction [b h w c] under the sources' own code, and that code z [b z].
 
@@ -83,4 +90,4 @@ class DiffusionAutoencoder(nn.Module):
             z = self.bottleneck.code(self._encoded(source, train, *rays, t), train)
         codes = jnp.repeat(z, x_t.shape[0] // z.shape[0], axis=0)
         target_rays = None if poses is None else poses.target_rays
-        return self.denoise(x_t, t, codes, train=train, target_rays=target_rays), z
+        return self.denoise(x_t, t, codes, None, train, target_rays, augmentation), z

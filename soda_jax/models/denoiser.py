@@ -119,6 +119,8 @@ class Denoiser(nn.Module):
       rescale: residual sums over sqrt 2 [P]. Skips are concatenated: nothing is summed there [D].
       zero_init: the last convolution of each block, and of the net, starts at zero [D].
       whole_code: z has one section, which is that of every layer (DiffAE).
+      labels: values that say how the picture was augmented (EDM), given as augmentation [b labels];
+        where it is None they are 0: as it is.
     """
 
     width: int = 128
@@ -135,6 +137,7 @@ class Denoiser(nn.Module):
     time_route: str = "modulation"
     patch: int = 1
     whole_code: bool = False
+    labels: int = 0
     rgb_features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
@@ -147,6 +150,7 @@ class Denoiser(nn.Module):
         z: Array | None,
         train: bool = False,
         rays: Array | None = None,
+        augmentation: Array | None = None,
     ) -> Array:
         b, height, width, channels = x_t.shape
         factor = self.patch * 2 ** (len(self.multipliers) - 1)
@@ -160,7 +164,9 @@ class Denoiser(nn.Module):
             sections = [z] * (m + 1)
         else:
             sections = split_sections(z, m + 1)
-        time = TimeEmbedding(self.width, 4 * self.width, name="time")(t)
+        if self.labels and augmentation is None:
+            augmentation = jnp.zeros((b, self.labels))
+        time = TimeEmbedding(self.width, 4 * self.width, name="time")(t, augmentation)
         block_class = (
             nn.remat(ModulatedBlock, static_argnums=(4,)) if self.remat else ModulatedBlock
         )

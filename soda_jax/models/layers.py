@@ -53,14 +53,21 @@ def time_encoding(t: Array, size: int, scale: float = 1e-4) -> Array:
 
 
 class TimeEmbedding(nn.Module):
-    """t [b] -> [b, features]: sinusoids of `encoding_size`, then linear, SiLU, linear [P]."""
+    """t [b] -> [b, features]: sinusoids of `encoding_size`, then linear, SiLU, linear [P].
+
+    A label [b d] beside t is added to the sinusoids, by a linear map (EDM).
+    """
 
     encoding_size: int
     features: int
 
     @nn.compact
-    def __call__(self, t: Array) -> Array:
+    def __call__(self, t: Array, label: Array | None = None) -> Array:
         h = time_encoding(t, self.encoding_size)
+        if label is not None:
+            h += nn.Dense(
+                self.encoding_size, use_bias=False, kernel_init=truncated_normal, name="label"
+            )(label)
         h = nn.silu(nn.Dense(self.features, kernel_init=truncated_normal, name="linear0")(h))
         return nn.Dense(self.features, kernel_init=truncated_normal, name="linear1")(h)
 

@@ -46,6 +46,7 @@ def training_loss(
         t,
         train=True,
         poses=batch.poses,
+        augmentation=batch.augmentation,
         mutable=["batch_stats", "penalties"],
         rngs={name: rngs.stream(key, name) for name in ("bottleneck", "dropout")},
     )
@@ -76,6 +77,7 @@ def code_losses(
     x_t = process.corrupt(batch.target, epsilon, t)
     poses = batch.poses
     seen = {} if poses is None else {"target_rays": poses.target_rays}
+    seen |= {"augmentation": batch.augmentation}
     rays = (None, None) if poses is None else (poses.source_rays, poses.source_mask)
     z = model.apply(variables, batch.source, False, *rays, t, method="encode")
 
