@@ -186,13 +186,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate = ml_collections.ConfigDict()
     # probes, layers (need labels) | attributes | disentanglement (needs factors) | code | pictures,
     # which () are where the data allow; and the slow ones: semi_supervised | trajectory (needs a
-    # code that depends on t) | streamed (published) | fine_tune
+    # code that depends on t) | noisy | streamed (published) | fine_tune
     config.evaluate.suites = ()
     config.evaluate.compare = ()  # workdirs of other models: disentanglement shows their z as well
     config.evaluate.labels_per_class = (1, 2, 5, 10, 50)  # few-label probes
     config.evaluate.graph_examples = 10_000  # training pictures among which labels spread [D]
     config.evaluate.trajectory_points = 10  # z(t) is read at 0, 1/10, ..., 1; 1: at .5 alone [R]
     config.evaluate.trajectory_epochs = 100  # of the readers' training [R]
+    config.evaluate.noisy_epochs = 15  # of the noisy classifier's training [R]
     config.evaluate.layer_ts = (0.1, 0.4, 0.7)  # at which the denoiser's blocks are read [D]
     config.evaluate.layer_examples = 10_000  # pictures of each split that the layers' heads see
     config.evaluate.loss_images = 256  # denoised at ten t, with each part of z taken away

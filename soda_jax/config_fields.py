@@ -164,7 +164,7 @@ FEATURES = one_of("z", "pooled", "block")
 PROTOCOLS = one_of("lbfgs", "adam", "knn", "knn_plain", "mlp")
 SUITES = (
     "probes", "layers", "attributes", "disentanglement", "code", "pictures", "semi_supervised",
-    "trajectory", "streamed", "fine_tune",
+    "trajectory", "noisy", "streamed", "fine_tune",
 )  # fmt: skip
 STREAMED = ("soda", "mae", "ddae")
 USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "prior")
@@ -304,6 +304,7 @@ FIELDS = {
     "evaluate.graph_examples": whole(20, 10**7),
     "evaluate.trajectory_points": whole(1, 1000),
     "evaluate.trajectory_epochs": whole(1, 10_000),
+    "evaluate.noisy_epochs": whole(1, 10_000),
     "evaluate.layer_ts": Several(SHARE, 0, 32, distinct=True),
     "evaluate.layer_examples": POSITIVE,
     "evaluate.loss_images": whole(2, 10**6),
@@ -351,6 +352,7 @@ LATER_FIELDS = {
     "evaluate.graph_examples": 10_000,
     "evaluate.trajectory_points": 10,
     "evaluate.trajectory_epochs": 100,
+    "evaluate.noisy_epochs": 15,
     "evaluate.layer_ts": (0.1, 0.4, 0.7),
     "evaluate.layer_examples": 10_000,
     "evaluate.loss_images": 256,

@@ -13,6 +13,7 @@ from soda_jax.suites import (
     disentanglement,
     fine_tune,
     layers,
+    noisy,
     pictures,
     probes,
     semi_supervised,
@@ -29,6 +30,7 @@ SUITES = {
     "pictures": pictures,
     "semi_supervised": semi_supervised,
     "trajectory": trajectory,
+    "noisy": noisy,
     "streamed": streamed,
     "fine_tune": fine_tune,
 }

@@ -84,7 +84,7 @@ def denoiser_layers(
       x_0: [b h w c] float in [-1, 1], the clean pictures.
       z: [b z] codes; None for no code, which is a code of zeros, as training knows it (with a model
         that has no encoder: no modulation by a code at all).
-      t: a scalar in [0, 1], the same for all pictures.
+      t: in [0, 1]: a scalar for all pictures, or [b].
       keys: [b] random keys, one for each picture: its noise depends on its key alone, and with it
         its features don't depend on its batch. The same keys give the same noise at every t.
       names: the layers to return; all where None.
@@ -94,11 +94,11 @@ def denoiser_layers(
         unknown, or z is given to a model that has no encoder.
     """
     _check_denoiser_inputs(model, x_0, z, keys)
-    _check_t(t)
     b = x_0.shape[0]
+    _check_t(t, b)
     if z is None and model.encoder is not None:
         z = jnp.zeros((b, model.encoder.z_size), jnp.float32)
-    times = jnp.full((b,), t, jnp.float32)
+    times = jnp.broadcast_to(jnp.asarray(t, jnp.float32), (b,))
     x_0 = jnp.asarray(x_0, jnp.float32)
     x_t = process.corrupt(x_0, _noise(keys, x_0.shape[1:]), times)
 
@@ -144,7 +144,7 @@ def layer_grid(
     if not ts or len(set(labels)) < len(ts):
         raise ValueError(f"ts must hold one time or more, all different to six digits, not {ts}")
     for t in ts:
-        _check_t(t)
+        _check_t(t, x_0.shape[0])
     grid = {}
     for label, t in zip(labels, ts, strict=True):
         at_t = _denoiser_layers(model, process, variables, x_0, z, jnp.float32(t), keys, names)
@@ -278,11 +278,16 @@ def _check_finite(name: str, x: Array) -> None:
         raise ValueError(f"{name} holds NaN or infinity")
 
 
-def _check_t(t: float | Array) -> None:
-    if jnp.ndim(t) != 0:
-        raise ValueError(f"t must be one number for all pictures, but its shape is {jnp.shape(t)}")
-    if not isinstance(t, jax.core.Tracer) and not 0.0 <= float(t) <= 1.0:
-        raise ValueError(f"t must be in [0, 1], but is {float(t)}")
+def _check_t(t: float | Array, b: int) -> None:
+    if jnp.shape(t) not in ((), (b,)):
+        raise ValueError(
+            f"t must be one number for all {b} pictures, or one for each, but its shape is "
+            f"{jnp.shape(t)}"
+        )
+    if not isinstance(t, jax.core.Tracer) and not np.all(
+        (np.asarray(t) >= 0) & (np.asarray(t) <= 1)
+    ):
+        raise ValueError(f"t must be in [0, 1], but is {np.asarray(t).tolist()}")
 
 
 def _check_denoiser_inputs(model, x_0, z, keys) -> None:

@@ -11,6 +11,7 @@ from soda_jax import page, rngs
 from soda_jax.array_types import Array
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.data.views import plain
+from soda_jax.evaluation.code_health import alignment, uniformity
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.layers import (
     denoiser_layer_names,
@@ -34,6 +35,7 @@ PROTOCOL = dataclasses.replace(
     source="own [D]: as the grid of FutureXiang/ddae, with a norm",
 )
 WITHOUT = "no z: "
+CONTRASTED = 2000  # test pictures whose blocks are looked at under two noises
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
@@ -54,6 +56,13 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
             **model.in_batches(),
         )
         for source, rows in ((train, chosen), (test, read))
+    )
+    count = min(CONTRASTED, len(read))
+    again = extract(
+        make_layers_fn(model, "again"),
+        lambda positions: test.images(read[positions]),
+        count,
+        **model.in_batches(),
     )
     labels, test_labels = train.labels(chosen), test.labels(read)
     fit_on, held_out = stratified_split(labels, config.probe.validation_fraction, config.seed)
@@ -85,6 +94,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
                 "accuracy": result.accuracy,
                 "validation_accuracy": result.validation_accuracy,
                 "dimensions": result.protocol["dimensions"],
+                **(contrast(of_test[name][:count], again[name]) if "@t=" in name else {}),
             }
             for name, result in results.items()
         },
@@ -97,10 +107,17 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     }
 
 
-def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
+def contrast(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Of features [n d] under two noises: how near they are, and how evenly they spread (DDAE)."""
+    spread = (uniformity(x) + uniformity(y)) / 2
+    return {"alignment": alignment(x, y), "uniformity": spread}
+
+
+def make_layers_fn(model: Pretrained, noise: str = "layers") -> Callable[[Array], dict[str, Array]]:
     """uint8 [b h w c] -> name -> [b d]: the encoder's layers, and the denoiser's at each t.
 
-    "block@t=.." is under the picture's z, "no z: block@t=.." without it.
+    "block@t=.." is under the picture's z, "no z: block@t=.." without it. Another name of the noise
+    gives other noise.
     """
     parts, config = model.parts, model.parts.config
     encoder = jax.jit(lambda variables, x: encoder_layers(model.alone, variables, x))
@@ -109,7 +126,7 @@ def make_layers_fn(model: Pretrained) -> Callable[[Array], dict[str, Array]]:
             variables, x, t=jnp.full(x.shape[:1], t), method="encode"
         )
     )
-    key = rngs.stream(rngs.root(config.seed), "layers")
+    key = rngs.stream(rngs.root(config.seed), noise)
 
     def layers(images: Array) -> dict[str, Array]:
         x_0, source = plain(images, parts.target_view), plain(images, parts.source_view)
@@ -155,5 +172,20 @@ def show(values: dict, folder) -> list[str]:
             block: [accuracy(form.format(block)) for _, form in columns]
             for block in values["denoiser"]
         }
-        parts.append(page.heatmap("denoiser", [name for name, _ in columns], rows, **limits))
+        names = [name for name, _ in columns]
+        parts.append(page.heatmap("denoiser", names, rows, **limits))
+        for measure, about in (
+            ("alignment", "how far apart two noises leave a picture's features, of length 1"),
+            ("uniformity", "how evenly they spread; the smaller, the more"),
+        ):
+            found = {
+                block: [heads[form.format(block)].get(measure, np.nan) for _, form in columns]
+                for block in values["denoiser"]
+            }
+            numbers = np.array(list(found.values()))
+            low, high = float(np.nanmax(numbers)), float(np.nanmin(numbers))
+            parts += [
+                f"<p>{measure.capitalize()}: {about} (Wang and Isola 2020).</p>",
+                page.heatmap("denoiser", names, found, low=low, high=high),
+            ]
     return parts
