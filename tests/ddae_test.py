@@ -76,11 +76,28 @@ def test_the_loops_take_it(workdir):
     assert "psnr" not in scores and scores["seeds"] == 3
     page = pathlib.Path(report(str(workdir))).read_text()
     assert "From noise alone" in page
-    evaluate.evaluate(config, str(workdir), ["layers"])
-    (found,) = (workdir / "evaluation").rglob("layers.json")
-    heads = json.loads(found.read_text())
-    heads = heads.get("values", heads)["heads"]
-    assert all(name.startswith("no z: ") for name in heads)
+
+
+def test_the_suites_take_it(workdir):
+    config = alone(
+        "--config.evaluate.streamed=('ddae',)", "--config.evaluate.fine_tune_epochs=1",
+        "--config.evaluate.noisy_epochs=1",
+    )  # fmt: skip
+    suites = ("layers", "streamed", "fine_tune", "noisy")
+    evaluate.evaluate(config, str(workdir), suites)
+    (folder,) = (workdir / "evaluation").iterdir()
+    layers, streamed, tuned, noisy = (
+        json.loads((folder / f"{name}.json").read_text()) for name in suites
+    )
+    assert all(name.startswith("no z: ") for name in layers["heads"])
+    head = layers["heads"]["no z: mid_block1@t=0.1"]
+    assert 0 < head["alignment"] <= 4 and head["uniformity"] < 0
+    (row,) = streamed["rows"]
+    assert row["representation"] == "block" and row["protocol"]["norm"] == "none"
+    assert {row["start"] for row in tuned["rows"]} == {"pretrained", "from scratch"}
+    assert len(noisy["heads"]["trained"]["accuracies"]) == 20
+    with pytest.raises(ChaptersFailed, match="'soda' reads the encoder.*nearest: 'ddae'"):
+        evaluate.evaluate(alone(), str(workdir), ["streamed"])
 
 
 def test_a_picture_draws_its_own_noise_in_any_batch(workdir):

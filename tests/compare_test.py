@@ -1,0 +1,56 @@
+"""Methods side by side: from their own runs, which must be of the same pictures."""
+
+import json
+import pathlib
+
+import pytest
+
+from soda_jax.compare import compare
+from soda_jax.config_schema import ConfigError, load
+from soda_jax.pretrain import pretrain
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+FEW = (
+    "--config.train.num_steps=1", "--config.train.probe_every=0", "--config.train.diagnose_every=0",
+    "--config.train.sample_every=0", "--config.train.frechet_images=0",
+    "--config.evaluate.graph_examples=200", "--config.evaluate.labels_per_class=(10,)",
+    "--config.probe.draws=1", "--config.evaluate.layer_ts=(0.1,)",
+)  # fmt: skip
+ALONE = (
+    "--config.model.encoder.variant=none", "--config.probe.features=('block',)",
+    "--config.sample.guidance_scale=0.0", "--config.name=alone",
+)  # fmt: skip
+
+
+def smoke(*overrides):
+    return load(str(CONFIGS / "smoke.py"), [*FEW, *overrides])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    pretrain(smoke(), str(folder / "soda"))
+    pretrain(smoke(*ALONE), str(folder / "alone"))
+    return folder
+
+
+def test_each_has_a_row_and_so_have_pixels_and_an_untrained_encoder(runs):
+    page = pathlib.Path(compare([str(runs / "soda"), str(runs / "alone")], str(runs / "both")))
+    found = json.loads((runs / "both" / "comparison.json").read_text())
+    assert list(found["rows"]) == ["smoke", "alone", "untrained z", "raw pixels"]
+    soda, alone = found["rows"]["smoke"], found["rows"]["alone"]
+    assert soda["linear, z"] and not alone["linear, z"]  # it has no z
+    for column in ("linear, best block", "kNN", "10 labels a class", "10, spread", "Fréchet"):
+        assert soda[column] and alone[column], column
+    assert soda["PSNR"] and "PSNR" not in alone
+    assert found["judge"] == "smoke" and "raw pixels" in page.read_text()
+    # What is measured is there already: nothing is computed again.
+    (folder,) = (runs / "alone" / "evaluation").iterdir()
+    before = (folder / "probes.json").stat().st_mtime_ns
+    compare([str(runs / "alone"), str(runs / "soda")], str(runs / "again"))
+    assert (folder / "probes.json").stat().st_mtime_ns == before
+
+
+def test_what_does_not_compare_is_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="two runs or more"):
+        compare([str(runs / "soda"), str(runs / "soda")], str(tmp_path))
