@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
             if command == "compare"
             else f"--of goes with compare, not with {command}"
         )
+    if arguments.distributed is not None and command != "pretrain":
+        raise UsageError(f"--distributed goes with pretrain, not with {command}")
     if command in ("pretrain", "prepare") and not arguments.config:
         raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
     if command != "prepare" and not arguments.dry_run:
@@ -77,6 +79,10 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         config = recall(existing_workdir(workdir), overrides)
 
     if command == "pretrain":
+        if arguments.distributed is not None:
+            from soda_jax import distributed
+
+            distributed.join(arguments.distributed)
         from soda_jax.pretrain import pretrain
 
         pretrain(config, workdir, dry_run=arguments.dry_run)
@@ -154,6 +160,11 @@ def make_parser() -> argparse.ArgumentParser:
         "says (evaluate.suites)",
     )
     parser.add_argument(
+        "--distributed",
+        metavar="HOW",
+        help="pretrain: as one of several processes; auto, mpi4py, or ADDRESS:PORT,COUNT,NUMBER",
+    )
+    parser.add_argument(
         "--of", metavar="DIRS", help="compare: the workdirs of the models, with commas between"
     )
     parser.add_argument(
@@ -189,6 +200,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             "--suite",
             "--use",
             "--of",
+            "--distributed",
             "--help",
             f"{PREFIX}KEY=VALUE",
         )
