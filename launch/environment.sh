@@ -65,3 +65,42 @@ make_environment() {
   fi
   printf '%s\n' "$environment/bin/python"
 }
+
+# needs_run WORDS... reads the words of pretrain into `words`, and takes --dry_run out of them.
+# shellcheck disable=SC2034  # what is read here is used by who sources this
+needs_run() {
+  local word
+  words=() dry_run=
+  for word in "$@"; do
+    case $word in
+    --dry_run | --dry-run) dry_run=1 ;;
+    *) words+=("$word") ;;
+    esac
+  done
+  for word in --config= --workdir=; do
+    case " ${words[*]-}" in
+    *" $word"?*) ;;
+    *) stop "$word... is missing, such as --config=configs/cifar10.py --workdir=runs/cifar10" ;;
+    esac
+  done
+}
+
+# The machine ended it (disk, preemption, a signal): the same command may go on. But not Ctrl-C.
+is_worth_another() {
+  [[ $1 == 74 || $1 == 75 ]] || (($1 > 128 && $1 != 130))
+}
+
+# again COUNT COMMAND... runs a command, and up to COUNT times more where that is worth it.
+again() {
+  local left=$1 code
+  shift
+  while true; do
+    code=0
+    "$@" || code=$?
+    if ((left == 0)) || ! is_worth_another "$code"; then
+      return "$code"
+    fi
+    printf 'ended with %s; starting again, %s more times at most\n' "$code" "$left" >&2
+    left=$((left - 1))
+  done
+}

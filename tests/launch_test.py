@@ -1,0 +1,152 @@
+"""Launch scripts against stubs of the commands of a cluster, which write down their calls."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+RUN = ("--config=configs/smoke.py", "--workdir=/runs/a b")
+POD = {"NAME": "soda", "ZONE": "us-west4-a", "TYPE": "v5litepod-8"}
+GKE = {
+    "NAME": "soda", "IMAGE": "registry/soda:1", "TPU": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4",
+    "HOSTS": "4", "CHIPS": "4", "CLAIM": "runs",
+}  # fmt: skip
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """launch(script, words, environment, **stubs): name -> what the stub does, in bash."""
+
+    def run(script, words=RUN, environment=None, **stubs):
+        folder = tmp_path / "bin"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, body in stubs.items():
+            stub = folder / name.replace("_", "-")
+            stub.write_text(f'#!/bin/bash\necho "{name} $*" >>"{tmp_path}/calls"\n{body}\n')
+            stub.chmod(0o755)
+        (tmp_path / "calls").write_text("")
+        found = subprocess.run(
+            ["bash", str(ROOT / "launch" / script), *words],
+            env={"PATH": f"{folder}:/usr/bin:/bin", "WAIT": "0", **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return found, (tmp_path / "calls").read_text()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "environment"),
+    [("gpu.sh", {}), ("slurm.sbatch", {}), ("tpu_pod.sh", POD), ("gke.sh", GKE)],
+)
+def test_a_dry_run_prints_and_calls_nothing(launch, script, environment):
+    gpus = "echo 'GPU 0'; echo 'GPU 1'"
+    found, calls = launch(
+        script, ("--dry_run", *RUN), environment, nvidia_smi=gpus, gcloud="", kubectl="", srun=""
+    )
+    assert found.returncode == 0, found.stderr
+    assert "soda_jax" in found.stdout and "configs/smoke.py" in found.stdout
+    assert "gcloud " not in calls and "kubectl" not in calls and "srun" not in calls
+    assert "--dry_run" not in found.stdout
+    if script != "gpu.sh":
+        assert "distributed=auto" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "environment", "said"),
+    [
+        ("gpu.sh", RUN[:1], {}, "--workdir=... is missing"),
+        ("gpu.sh", RUN, {"GPUS": "8"}, "GPUS=8, but this machine has 2"),
+        ("gpu.sh", RUN, {"CUDA": "11"}, "CUDA=11: 12 or 13"),
+        ("slurm.sbatch", RUN, {}, "this is for sbatch"),
+        (
+            "slurm.sbatch",
+            ("--dry_run", *RUN),
+            {"GPUS": "16", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"},
+            "GPUS=16, but 2 nodes of 4 have 8",
+        ),
+        ("tpu_pod.sh", RUN, {"NAME": "soda"}, "ZONE is not set"),
+        ("tpu_pod.sh", RUN, {"NAME": "soda", "ZONE": "z"}, "TYPE is not set"),
+        ("tpu_pod.sh", RUN, POD | {"TYPE": "v9-8"}, "TYPE=v9-8: one of v4-N"),
+        ("gke.sh", RUN, GKE | {"CLAIM": ""}, "CLAIM is not set"),
+        ("gke.sh", RUN, GKE | {"HOSTS": "2"}, "are 8 chips, but 4x4 are 16"),
+        ("gke.sh", RUN, GKE | {"TOPOLOGY": "4x"}, "CHIPS=4 each are 16 chips, but 4x are 4"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_said(launch, script, words, environment, said):
+    found, _ = launch(script, words, environment, nvidia_smi="echo a; echo b", gcloud="exit 1")
+    assert found.returncode == 1 and said in found.stderr, found.stderr
+    assert "error:" in found.stderr
+
+
+def test_a_slice_is_made_checked_and_started_on_every_worker(launch, tmp_path):
+    """describe finds nothing until create was called."""
+    gcloud = f"""
+    case "$*" in
+      *describe*) [ -f {tmp_path}/made ] && echo READY ;;
+      *create*) touch {tmp_path}/made ;;
+    esac"""
+    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=gcloud)
+    assert found.returncode == 0, found.stderr
+    order = [calls.index(word) for word in ("create soda", "scp", "uv venv", "== 8", "pretrain")]
+    assert order == sorted(order)
+    assert "--accelerator-type=v5litepod-8" in calls and "--version=v2-alpha-tpuv5-lite" in calls
+    assert r"--workdir=/runs/a\ b" in calls and calls.count("--worker=all") == 4
+    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=gcloud)
+    assert "create" not in calls and "taking soda" in found.stderr
+
+
+def test_a_slice_that_is_taken_away_is_made_again_and_the_run_goes_on(launch, tmp_path):
+    gcloud = f"""
+    case "$*" in
+      *describe*) cat {tmp_path}/state 2>/dev/null ;;
+      *delete*) rm {tmp_path}/state ;;
+      *create*) echo READY >{tmp_path}/state ;;
+      *pretrain*) [ -f {tmp_path}/once ] || {{
+        touch {tmp_path}/once; echo PREEMPTED >{tmp_path}/state; exit 1; }} ;;
+    esac"""
+    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=gcloud)
+    assert found.returncode == 0, found.stderr
+    assert calls.count("create soda") == 2 and calls.count("delete soda") == 1
+    assert calls.count("pretrain") == 2
+    # On a slice that stands, a run that fails isn't started again.
+    failing = "case $* in *describe*) echo READY ;; *pretrain*) exit 1 ;; esac"
+    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=failing)
+    assert found.returncode == 1 and calls.count("pretrain") == 1
+
+
+@pytest.mark.parametrize(("code", "starts"), [(0, 1), (78, 1), (75, 3), (137, 3), (130, 1)])
+def test_again_is_for_what_the_machine_ended(tmp_path, code, starts):
+    script = f"""
+    source {ROOT}/launch/environment.sh
+    run() {{ echo start; return {code}; }}
+    again 2 run"""
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert found.returncode == code and found.stdout.count("start") == starts
+
+
+def test_the_job_set_holds_the_words_as_they_were_given(launch):
+    yaml = pytest.importorskip("yaml")
+    words = ("--dry_run", *RUN, '--config.name="x"')
+    found, _ = launch("gke.sh", words, GKE)
+    job = yaml.safe_load(found.stdout)
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert pod["parallelism"] == pod["completions"] == 4
+    (container,) = pod["template"]["spec"]["containers"]
+    assert container["args"] == [*RUN, '--config.name="x"']
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+
+
+def test_shellcheck_is_clean():
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck isn't installed")
+    scripts = [*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch"]
+    found = subprocess.run(
+        ["shellcheck", "-x", *map(str, scripts)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stdout
