@@ -267,7 +267,9 @@ def view() -> ml_collections.ConfigDict:
     config.crop_prob = 0.95  # random resized crop [R]
     config.crop_scale = (0.2, 1.0)  # area of the crop, as a share of the picture's [D]
     config.crop_ratio = (0.75, 4 / 3)  # width over height [D]
-    config.shift = 0  # pixels that the picture is moved by, each way, black coming in [R: ddae, 4]
+    config.shift = (
+        0  # of its own pixels, each way, black coming in, before the crop [R: ddae has 4]
+    )
     config.flip_prob = 0.5  # mirror left and right
     # of each of EDM's geometric operations, of which the denoiser is told; the target's alone
     config.edm_prob = 0.0

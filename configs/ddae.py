@@ -85,6 +85,7 @@ def edm(config: ml_collections.ConfigDict) -> None:
     config.diffusion.t_min = 1.45e-5  # sigma = .002
     config.model.denoiser.dropout = 0.13
     config.optimizer.ema_decay = 0.9993
+    config.optimizer.warmup_steps = 200 * 50_000 // config.train.batch_size  # 200 epochs
     config.sample.sampler = "heun"
     config.sample.num_steps = 18
     config.sample.spacing = "rho"
@@ -99,7 +100,10 @@ def told(config: ml_collections.ConfigDict) -> None:
     """EDM's augmentation, of which the denoiser is told: 56,525,443 parameters [R]."""
     config.views.target.flip_prob = 0.0  # EDM's own mirrors half of them
     config.views.target.edm_prob = 0.12
-    config.train.num_steps = 390_000  # 2000 epochs
+    config.optimizer.learning_rate = 8e-4
+    config.train.batch_size = 512
+    config.optimizer.warmup_steps = 200 * 50_000 // 512
+    config.train.num_steps = 195_000  # 2000 epochs
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:

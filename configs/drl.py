@@ -14,8 +14,9 @@ Reaches:   not yet measured; the released code, after LaplaceNet's training: 94.
 Not taken over from the released code [D]: its pretraining saw the labelled pictures alone, ours
 sees all; weights that are read by the order of their entries; a reader whose size fits one width of
 the encoder alone. Its crops, RandAugment and cutout are left out, as in the code of the paper on
-trajectories (arXiv 2210.13774) [R]. x_t has unit variance here, and the network's output isn't
-divided by sigma: the loss is the same, an error in epsilon.
+trajectories (arXiv 2210.13774) [R]. Pictures lie in [-1, 1] instead of having each channel's mean
+and deviation; the averaged weights are probed, not the last ones. x_t has unit variance here, and
+the network's output isn't divided by sigma: the loss is the same, an error in epsilon.
 """
 
 import ml_collections

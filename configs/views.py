@@ -1,7 +1,9 @@
 """Posed pictures of objects in one .npz file, on a CPU: other views of what one has seen.
 
 data/views.npz holds images [n v h w 3] uint8, cam2world [n v 4 4] and K [3 3]; see
-`soda_jax/data/source_posed_arrays.py`. The networks and presets are those of configs/scenes.py.
+`soda_jax/data/source_posed_arrays.py`. Objects stand at the world's origin, upright along y, or say
+--config.cameras.up=z; where neither holds, --config.cameras.frame=world. The networks and presets
+are those of configs/scenes.py.
 
 Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/views
            python -m soda_jax pretrain --config=configs/views.py:regression \\

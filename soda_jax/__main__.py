@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
             if command == "compare"
             else f"--of goes with compare, not with {command}"
         )
+    if command == "compare" and (arguments.config or overrides):
+        raise UsageError("compare takes each run's own config, so no --config")
     if arguments.distributed is not None and command != "pretrain":
         raise UsageError(f"--distributed goes with pretrain, not with {command}")
     if command in ("pretrain", "prepare") and not arguments.config:

@@ -49,6 +49,11 @@ def apply(config: ml_collections.ConfigDict, workdir: str, names: Sequence[str] 
         f"{config.apply.num_steps} steps, guidance {config.sample.guidance_scale}, seed "
         f"{config.seed}."
     )
+    if model.parts.timed:
+        facts += (
+            f" z is a curve z(t) here: reconstructions from noise follow it, and all else is under "
+            f"z({config.model.encoder.t:g}), held for all t, as it wasn't in training."
+        )
     path = write_page(folder, f"{config.name}, put to use", facts, USES)
     if problems:
         raise ChaptersFailed(problems)

@@ -4,7 +4,7 @@ import dataclasses
 import html
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,17 @@ from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
 
 LABELS = 10  # of each class, where few are given
+# What must be the same, and what is told where it isn't.
+PICTURES = (
+    "data.source", "data.name", "data.path", "data.train_split", "data.test_split",
+    "data.image_size", "data.channels", "views.target.size",
+)  # fmt: skip
+MEASURES = (
+    "probe.weights", "probe.max_examples", "probe.validation_fraction", "probe.draws",
+    "evaluate.labels_per_class", "evaluate.graph_examples", "evaluate.layer_ts",
+    "evaluate.layer_examples", "evaluate.num_images", "sample.sampler", "sample.num_steps",
+    "sample.spacing", "sample.eta", "sample.guidance_scale", "sample.sections", "sample.seed",
+)  # fmt: skip
 COLUMNS = (
     "linear, z", "linear, best block", "kNN", f"{LABELS} labels a class", f"{LABELS}, spread",
     "disentanglement", "PSNR", "Fréchet", "pictures/s",
@@ -49,20 +60,22 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
     and training pictures.
 
     Raises:
-      ConfigError: the runs are of other pictures, or fewer than two.
+      ConfigError: fewer than two runs, or `check_alike` refuses them.
       ChaptersFailed: a suite of a run failed.
     """
-    if len(set(workdirs)) < 2:
+    workdirs = list(dict.fromkeys(workdirs))
+    if len(workdirs) < 2:
         raise ConfigError("--of needs two runs or more, such as --of=runs/soda,runs/ddae")
+    check_alike({path: config_schema.recall(path) for path in workdirs})
     runs = [open_run(path) for path in workdirs]
+    if len({run.pictures_seen for run in runs}) > 1:
+        seen = ", ".join(f"{run.name} {run.pictures_seen:,}" for run in runs)
+        print(f"not the same budget of pictures: {seen}", flush=True)
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
-            run.name = f"{run.name} ({pathlib.Path(run.workdir).name})"
-    check_alike(runs)
-    judge = next((run for run in runs if run.model.parts.z_size), None)
-    if judge is None:
-        raise ConfigError("none of these runs has an encoder, on whose features to compare")
+            run.name = f"{run.name} ({run.workdir})"
+    judge = next(run for run in runs if run.model.parts.z_size)
     distances = frechet(runs, judge)
     rows = {run.name: row_of(run) | {"Fréchet": distances[run.name]} for run in runs}
     rows |= baselines(judge)
@@ -71,6 +84,7 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
     found = {
         "rows": rows,
         "judge": judge.name,
+        "differing": differing(runs),
         "runs": {
             run.name: {
                 "step": run.model.step,
@@ -106,22 +120,43 @@ def open_run(workdir: str) -> Run:
     return Run(config.name, workdir, config, model, suites)
 
 
-def check_alike(runs: Sequence[Run]) -> None:
-    """Refuses runs of other pictures; tells of other budgets."""
+def check_alike(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
+    """Refuses runs that can't be put on one page, before anything is measured.
 
-    def pictures(run: Run) -> tuple:
-        data = run.config.data
-        return data.source, data.name, data.image_size, data.channels, run.model.parts.target_shape
-
-    for run in runs[1:]:
-        if pictures(run) != pictures(runs[0]):
+    Raises:
+      ConfigError: they are of other pictures; one needs cameras; none has an encoder; one's probes
+        leave out what is compared.
+    """
+    first, *others = configs
+    for path in others:
+        for line in config_schema.differences(configs[first], configs[path]):
+            key = line.partition(":")[0]
+            if key in PICTURES:
+                raise ConfigError(
+                    f"{path} and {first} are of other pictures, and only the same at the same size "
+                    f"compare: {line}"
+                )
+    for path, config in configs.items():
+        wanted = "block" if config.model.encoder.variant == "none" else "z"
+        if config.cameras.encoding != "none":
+            raise ConfigError(f"{path}: a model of views is measured by novel_views, not here")
+        if wanted not in config.probe.features or not config.evaluate.layer_ts:
             raise ConfigError(
-                f"{run.workdir} is of {pictures(run)}, {runs[0].workdir} of {pictures(runs[0])}: "
-                "only runs of the same pictures, at the same size, compare"
+                f"{path}: config.probe.features must have {wanted!r}, and config.evaluate.layer_ts "
+                "a number, as both are compared"
             )
-    if len({run.pictures_seen for run in runs}) > 1:
-        seen = ", ".join(f"{run.name} {run.pictures_seen:,}" for run in runs)
-        print(f"not the same budget of pictures: {seen}", flush=True)
+    if all(config.model.encoder.variant == "none" for config in configs.values()):
+        raise ConfigError("none of these runs has an encoder, on whose features to compare")
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Settings of measures in which runs differ from the first, a line each."""
+    lines = []
+    for run in runs[1:]:
+        for line in config_schema.differences(runs[0].config, run.config):
+            if line.partition(":")[0] in MEASURES:
+                lines.append(f"{run.name}: {line}")
+    return lines
 
 
 def row_of(run: Run) -> dict[str, str]:
@@ -238,5 +273,10 @@ def show(found: dict) -> list[str]:
         f"the pooled features of {html.escape(found['judge'])}, which may favour it; no FID. "
         "Pictures a second are those of training, on whatever machine that was.</p>",
         page.table("method", ["pictures seen", "parameters", "seed"], about),
+        *(
+            [page.details("measured otherwise than the first", "\n".join(found["differing"]))]
+            if found["differing"]
+            else []
+        ),
         page.details("configs, and every number", json.dumps(found, indent=1)),
     ]

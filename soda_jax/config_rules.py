@@ -88,6 +88,8 @@ def _law(values: Values) -> Iterator[Broken]:
     if law == "uniform_sigma" and schedule != "variance_exploding":
         allowed = f"'uniform' or 'single' for diffusion.schedule = {schedule!r}"
         yield Broken("diffusion.law", allowed, "'uniform'")
+    if law != "uniform" and values["diffusion.shift"] != 1:
+        yield Broken("diffusion.shift", f"1.0 for diffusion.law = {law!r}", "1.0")
     t_min = values["diffusion.t_min"]
     if law == "single" and values["diffusion.single_t"] < t_min:
         yield Broken("diffusion.single_t", f"at least diffusion.t_min = {t_min}", str(t_min))
@@ -135,6 +137,10 @@ def _crops(values: Values) -> Iterator[Broken]:
 def _shared(values: Values) -> Iterator[Broken]:
     if not values["views.shared"]:
         return
+    if values["cameras.encoding"] != "none":
+        yield Broken(
+            "views.shared", "False where there are cameras: views are other pictures", "False"
+        )
     for key in (key for key in values if key.startswith("views.source.")):
         name = key.removeprefix("views.source.")
         other = values[f"views.target.{name}"]
@@ -251,9 +257,13 @@ def _sections(values: Values) -> Iterator[Broken]:
         if values["probe.features"] != ("block",):
             allowed = "('block',) where there is no encoder"
             yield Broken("probe.features", allowed, "('block',)")
-        if values["sample.guidance_scale"]:
-            allowed = "0.0 where there is no encoder: no z that could guide"
-            yield Broken("sample.guidance_scale", allowed, "0.0")
+        for key, none in (
+            ("sample.guidance_scale", 0.0),
+            ("train.mixup", False),
+            ("model.bottleneck.penalty", "none"),
+        ):
+            if values[key] != none:
+                yield Broken(key, f"{none!r} where there is no encoder: no z for it", repr(none))
         return
     count = num_sections(values)
     if values["model.z_size"] < count:

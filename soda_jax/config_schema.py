@@ -116,7 +116,11 @@ def recall(workdir: str, overrides: Sequence[str] = ()) -> ml_collections.Config
             f"workdir {workdir}: no run is there, as it has no {path.name}; pretrain writes it"
         ) from None
     try:
-        return _checked(LATER_FIELDS | flatten(from_json(text)), overrides)
+        saved = flatten(from_json(text))
+        # What cameras.frame was called before there were three of them.
+        if (relative := saved.pop("cameras.relative", None)) is not None:
+            saved.setdefault("cameras.frame", "source" if relative else "world")
+        return _checked(LATER_FIELDS | saved, overrides)
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
 

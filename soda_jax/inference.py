@@ -60,8 +60,8 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
             found = of_encoder(variables, images, seen, source_mask)
         if "block" in probe.features and images.ndim == 4:
             x_0 = plain(images, experiment.target_view)
-            z = None
-            if model.encoder:
+            z = found["z"] if model.encoder else None
+            if experiment.timed:
                 z = of_encoder(variables, images, seen, source_mask, probe.t)["z"]
             arguments = (z, probe.t, keys_of(key, images))
             found |= {
@@ -171,6 +171,7 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
             experiment.source_view,
             experiment.target_view,
             experiment.cameras,
+            config.views.shared,
         )
         return code_losses(
             experiment.model,
@@ -205,7 +206,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
     def decode_uint8(
         variables, z, seed, indices, section_mask=None, x_T=None, seen=None, images=None
     ) -> Array:
-        follow = experiment.timed and images is not None
+        follow = experiment.timed and images is not None and x_T is None
         keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
         x_0 = decode(
             experiment.model,

@@ -104,8 +104,8 @@ class Pretrained:
             DDIM without noise and guidance then.
           seen: the cameras [n] to draw from, in the coordinates of config.cameras.frame; the
             source's own where None. See `novel_views`.
-          images: uint8 [n h w c], of which z are the codes: where z is a curve, z(t) is taken at
-            every step.
+          images: uint8 [n h w c], of which z are the codes: where z is a curve z(t), it is
+            followed, but from an x_T, whose `invert` holds z, too. Else they aren't looked at.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
             spacing, eta, guidance_scale.
 
@@ -129,6 +129,7 @@ class Pretrained:
                     f"x_T must be {[len(z), *self.parts.target_shape]}, not {list(x_T.shape)}"
                 )
         decode = self.parts.step(inference.decode_step, **options)
+        images = images if self.parts.timed else None
 
         def decode_rows(rows):
             codes, *rest = jax.tree.map(lambda x: self._split(x[rows]), (z, x_T, seen, images))

@@ -25,10 +25,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
     source = experiment.open_data(model.parts, "test")
     images = source.images(np.arange(min(config.sample.num_images, len(source))))
     targets = inference.target_pictures(model.parts, images)
-    pictures = [
-        model.reconstruct(images, seed=config.sample.seed + i, sections=config.sample.sections)
-        for i in range(NUM_SEEDS)
-    ]
+    z, options = model.encode(images), {"images": images, "sections": config.sample.sections}
+    pictures = [model.decode(z, seed=config.sample.seed + i, **options) for i in range(NUM_SEEDS)]
     scores = {
         "step": model.step,
         "images": len(images),

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from soda_jax.compare import compare
+from soda_jax.compare import check_alike, compare, differing, open_run
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 
@@ -51,6 +51,23 @@ def test_each_has_a_row_and_so_have_pixels_and_an_untrained_encoder(runs):
     assert (folder / "probes.json").stat().st_mtime_ns == before
 
 
-def test_what_does_not_compare_is_refused(runs, tmp_path):
+def test_what_does_not_compare_is_refused_before_anything_is_measured(runs, tmp_path):
+    def configs(*overrides):
+        return {"runs/a": smoke(), "runs/b": smoke(*overrides)}
+
     with pytest.raises(ConfigError, match="two runs or more"):
         compare([str(runs / "soda"), str(runs / "soda")], str(tmp_path))
+    with pytest.raises(ConfigError, match="runs/b and runs/a.*other pictures.*data.image_size"):
+        check_alike(configs("--config.data.image_size=8"))
+    with pytest.raises(ConfigError, match="runs/b: config.probe.features must have 'z'"):
+        check_alike(configs("--config.probe.features=('pooled',)"))
+    with pytest.raises(ConfigError, match="none of these runs has an encoder"):
+        check_alike({"runs/a": smoke(*ALONE), "runs/b": smoke(*ALONE)})
+    check_alike(configs("--config.probe.draws=3"))
+
+
+def test_runs_of_one_name_are_told_apart_and_other_measures_are_told(runs):
+    one, other = open_run(str(runs / "soda")), open_run(str(runs / "soda"))
+    other.config = smoke("--config.probe.draws=3", "--config.model.z_size=20")
+    (line,) = differing([one, other])
+    assert line.startswith("smoke: probe.draws")

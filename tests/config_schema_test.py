@@ -336,6 +336,10 @@ def test_a_run_of_an_older_version_is_still_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config_schema.nested(older)))
     assert config_schema.recall(str(tmp_path)) == load()
     config_schema.remember(load(), str(tmp_path))
+    for relative, frame in ((True, "source"), (False, "world")):
+        named_before = older | {"cameras.relative": relative}
+        (tmp_path / "config.json").write_text(json.dumps(config_schema.nested(named_before)))
+        assert config_schema.recall(str(tmp_path)).cameras.frame == frame
 
 
 def test_a_saved_config_that_is_broken(tmp_path):

@@ -11,10 +11,12 @@ import pytest
 
 import soda_jax
 from soda_jax import experiment, inference, rngs
+from soda_jax.apply import apply
 from soda_jax.array_types import Batch
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import Linear
+from soda_jax.evaluate import evaluate
 from soda_jax.models.autoencoder import DiffusionAutoencoder
 from soda_jax.models.bottleneck import Bottleneck
 from soda_jax.pretrain import pretrain
@@ -104,6 +106,25 @@ def test_reconstructions_follow_the_curve(workdir):
     fixed = model.decode(model.encode(images), num_steps=3)
     assert np.abs(along.astype(int) - fixed).max() > 2
     sample(timed(), str(workdir))
+
+
+def test_suites_and_uses_take_a_curve_and_another_denoiser(workdir):
+    config = timed(
+        "--config.evaluate.trajectory_points=2", "--config.evaluate.trajectory_epochs=1",
+        "--config.probe.max_examples=200", "--config.probe.batch_size=128",
+    )  # fmt: skip
+    evaluate(config, str(workdir), ["layers", "trajectory"])
+    (folder,) = (workdir / "evaluation").iterdir()
+    layers, curve = (
+        json.loads((folder / f"{x}.json").read_text()) for x in ("layers", "trajectory")
+    )
+    assert {"stem", "stage0_block0", "pooled", "z", "section0"} == set(layers["encoder"]) - {
+        f"stage{i}_block{j}" for i in range(3) for j in range(4) if i + j
+    }
+    assert "up_16x16_block2" in layers["denoiser"]
+    assert curve["times"] == [0.0, 0.5, 1.0] and len(curve["alone"]) == 3
+    page = pathlib.Path(apply(config, str(workdir), ["reconstruct", "plane"])).read_text()
+    assert "z is a curve z(t) here" in page and "The plane of codes" in page
 
 
 def test_a_gaussian_code_is_drawn_in_training_alone():

@@ -103,7 +103,6 @@ def test_pairs_have_one_to_k_sources_each_as_often():
 
 def test_a_code_is_the_mean_of_its_sources_codes(model, posed):
     pictures, seen = posed
-    # In the world, so that each source's own code doesn't depend on which comes first.
     both = model.encode_views(pictures[:, :2], some(seen, EVERY, slice(2)))
     masked = model.encode_views(pictures, seen, np.tile([True, True, False], (8, 1)))
     np.testing.assert_allclose(masked, both, atol=1e-5)
@@ -310,8 +309,8 @@ def test_the_page_turns_the_camera(playground):
             last(camera=wrong)
 
 
-def test_the_page_turns_the_camera_of_the_world(world, tmp_path):
-    model = soda_jax.load(str(world))
+def test_the_page_turns_the_camera_of_an_upright_model(upright, tmp_path):
+    model = soda_jax.load(str(upright))
     playground = playground_of(model, tmp_path)
 
     def last(**request):

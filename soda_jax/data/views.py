@@ -112,7 +112,7 @@ def augmented(keys: Array, images: Array, view: View) -> Array:
 def labelled_views(keys: Array, images: Array, view: View) -> tuple[Array, Array | None]:
     """Random views of pictures, one key for each, and what is told of them.
 
-    Crop, shift, flip, EDM's operations, RandAugment, jitter, grayscale, then (x - mean) / std, then
+    Shift, crop, flip, EDM's operations, RandAugment, jitter, grayscale, then (x - mean) / std, then
     noise. What has the probability 0 is left out of the graph.
 
     Args:
@@ -128,13 +128,13 @@ def labelled_views(keys: Array, images: Array, view: View) -> tuple[Array, Array
         return jax.vmap(lambda key: rngs.stream(key, name))(keys)
 
     x = from_uint8(images)
+    if view.shift:
+        x = augment.random_shift(named("shift"), x, view.shift)
     if view.crop_prob:
         scale, ratio = view.crop_scale, view.crop_ratio
         x = augment.random_resized_crop(named("crop"), x, view.size, scale, ratio, view.crop_prob)
     else:
         x = augment.resize(x, view.size)
-    if view.shift:
-        x = augment.random_shift(named("shift"), x, view.shift)
     if view.flip_prob:
         x = augment.random_flip(named("flip"), x, view.flip_prob)
     if view.edm_prob:

@@ -158,7 +158,7 @@ def fine_tune(
         scores.append(score)
     predicted = predict(best, test_fn, np.arange(len(test_y), dtype=np.int64))
     protocol = {
-        "probe": "fine-tuning of the encoder under a linear head",
+        "probe": "fine-tuning of the network under a linear head",
         "norm": "none",
         "augmentation": "none" if augment_fn is None else "in training, given by the caller",
         "solver": "AdamW",

@@ -98,7 +98,7 @@ def balance(probabilities: np.ndarray, labelled: np.ndarray, shares: np.ndarray)
     rows add up to 1 again.
 
     Args:
-      shares: [c], that the classes should have; 0 leaves a class without any.
+      shares: [c], that the classes should have.
     """
     probabilities = probabilities.copy()
     unlabelled = np.setdiff1d(np.arange(len(probabilities)), labelled)

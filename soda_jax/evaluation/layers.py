@@ -28,8 +28,8 @@ def encoder_layers(
 
     "stem" is the first convolution; "stage0_block0", ... are the outputs of the residual blocks,
     before the next block's norm; "pooled" is the mean of the last map after the last norm, from
-    which z is a linear map; "z" is the code and "section0", ... are its parts. Nothing is dropped
-    and running statistics are used, so a picture's features don't depend on its batch.
+    which z is a linear map, or z itself; "z" is the code and "section0", ... are its parts. Nothing
+    is dropped and running statistics are used, so a picture's features don't depend on its batch.
 
     Args:
       model: a DiffusionAutoencoder with an encoder.
@@ -82,8 +82,8 @@ def denoiser_layers(
       process: the one that the denoiser was trained with.
       variables: what `model.apply` takes.
       x_0: [b h w c] float in [-1, 1], the clean pictures.
-      z: [b z] codes; None for no code, which is a code of zeros, as training knows it (with a model
-        that has no encoder: no modulation by a code at all).
+      z: [b z] codes; None for no code, which is a code of zeros, as training knows it if it drops
+        codes (with a model that has no encoder: no modulation by a code at all).
       t: in [0, 1]: a scalar for all pictures, or [b].
       keys: [b] random keys, one for each picture: its noise depends on its key alone, and with it
         its features don't depend on its batch. The same keys give the same noise at every t.

@@ -47,6 +47,7 @@ def loss_over_t(
     @jax.jit
     def errors(variables, source, target, key):
         b = len(target)
+        own = None if model.encoder.timed else model.apply(variables, source, method="encode")
         epsilon = jax.random.normal(key, target.shape)
 
         def error(t, code, mask):
@@ -58,7 +59,9 @@ def loss_over_t(
             return jnp.square(error).mean()
 
         def at(t):
-            z = model.apply(variables, source, t=jnp.full((b,), t), method="encode")
+            z = own
+            if model.encoder.timed:
+                z = model.apply(variables, source, t=jnp.full((b,), t), method="encode")
             everything = jnp.ones((num_sections,), bool)
             whole = error(t, z, everything), error(t, jnp.roll(z, 1, axis=0), everything)
             return whole, jax.lax.map(lambda mask: error(t, z, mask), masks)

@@ -50,8 +50,9 @@ def noisy_classifier(
 ) -> dict[str, Any]:
     """Trains a head under a random t for each picture and pass; scores it at each of ts.
 
-    Xiang et al. 2023 (DDAE, arXiv 2303.09769), section 4.4: Adam, a cosine by epoch, 15 epochs of
-    batches of 128 [R]. The network below is left as it is. Nothing is selected.
+    After Xiang et al. 2023 (DDAE, arXiv 2303.09769): Adam, a cosine by epoch, 15 epochs of batches
+    of 128, t as a number up to 1000 [R: of DDPM's noise; for any other the law of t and how it is
+    told are ours, D]. The network below is left as it is. Nothing is selected.
 
     Args:
       features_fn: jitted: the frozen features of pictures that are noised to t.

@@ -38,7 +38,8 @@ class WideBlock(nn.Module):
         strides = (self.stride, self.stride)
         h = nn.relu(norm(name="norm0")(x)).astype(self.dtype)
         h = conv(self.features, (3, 3), padding=1, name="conv0")(h)
-        h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(nn.silu(time))[:, None, None]
+        added = nn.Dense(self.features, dtype=self.dtype, kernel_init=glorot, name="time")
+        h = h + added(nn.silu(time))[:, None, None]
         h = nn.relu(norm(name="norm1")(h)).astype(self.dtype)
         h = conv(self.features, (3, 3), strides, padding=1, name="conv1")(h)
         if self.stride > 1 or x.shape[-1] != self.features:

@@ -1,5 +1,7 @@
 """Suite "fine_tune": the network goes on learning from labels, pretrained or from scratch."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -72,7 +74,10 @@ def encoder_of(one: Pretrained):
 
 
 def denoiser_of(one: Pretrained):
-    """The same for a denoiser alone: its block under noise that depends on the picture alone."""
+    """The same for a denoiser alone: its block under noise that depends on the picture alone.
+
+    Without dropout, in training too [D].
+    """
     parts, probe = one.parts, one.parts.config.probe
     key = rngs.stream(rngs.root(parts.config.seed), "block")
 
@@ -89,6 +94,8 @@ def denoiser_of(one: Pretrained):
 def augment_of(one: Pretrained):
     """augment_fn of `fine_tune`: the views that the network was pretrained on."""
     view = one.parts.source_view if one.parts.z_size else one.parts.target_view
+    if view.edm_prob:  # of which the denoiser would have to be told; its mirrors stay
+        view = dataclasses.replace(view, edm_prob=0.0, flip_prob=0.5)
 
     def augment(key: Array, images: Array) -> Array:
         return augmented(rngs.per_example(key, jnp.arange(len(images))), images, view)

@@ -134,7 +134,7 @@ def make_layers_fn(model: Pretrained, noise: str = "layers") -> Callable[[Array]
         arguments = (model.alone, parts.process, model.variables, x_0)
         keys, ts = keys_of(key, images), config.evaluate.layer_ts
         for t in ts if parts.z_size else ():
-            z = code_at(model.variables, source, t)
+            z = code_at(model.variables, source, t) if parts.timed else found["z"]
             found |= layer_grid(*arguments, z, (t,), keys)
         if ts:
             without = layer_grid(*arguments, None, ts, keys)

@@ -15,7 +15,7 @@ from soda_jax.evaluation.picture_keys import keys_of
 from soda_jax.pretrained import Pretrained, untrained
 from soda_jax.probe import some
 
-TS = tuple((1 + 50 * i) / 1000 for i in range(20))  # [R]
+TS = tuple((1 + 50 * i) / 1000 for i in range(20))  # [R: of DDPM's noise]
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:

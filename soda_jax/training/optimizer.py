@@ -49,10 +49,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clips the global norm of all gradients, then steps by group: the top keys of params.
 
-    `method` "muon" (Jordan et al. 2024) steps kernels along their momentum with all its singular
-    values made one, scaled to a root mean square of .2, as AdamW's steps have (Liu et al. 2025,
-    arXiv 2502.16982): its rates serve both. Biases and norms go by Adam (with Nesterov's
-    momentum, as optax has it).
+    `method` "muon" (Jordan et al. 2024) steps kernels along their momentum (optax's .95, not b1)
+    with all its singular values made one, scaled to a root mean square of .2, as AdamW's steps have
+    (Liu et al. 2025, arXiv 2502.16982): its rates serve both. Biases and norms go by Adam, with
+    Nesterov's momentum, as optax has it.
     """
 
     def adamw(rate: optax.Schedule) -> optax.GradientTransformation:

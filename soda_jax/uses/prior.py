@@ -26,7 +26,7 @@ def run(studio: Studio) -> dict:
     gaussian = np.random.default_rng(config.seed).normal(size=codes.shape) * std[None] + mean[None]
     sets = {
         "drawn from the prior": drawn,
-        "reconstructions": studio.draw(model.encode(images)),
+        "reconstructions": studio.draw(model.encode(images), images=images),
         "z of a Gaussian": studio.draw(gaussian.astype(np.float32)),
         "training pictures": trained_on,
     }

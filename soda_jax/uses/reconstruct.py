@@ -14,7 +14,7 @@ SSIM_WINDOW = 11
 def run(studio: Studio) -> dict:
     """One z, several seeds; one z and the inverted x_T; another z with that x_T."""
     model, targets, z = studio.model, studio.targets, studio.z
-    seeds = [studio.draw(z, seed=seed) for seed in range(SEEDS)]
+    seeds = [studio.draw(z, seed=seed, images=studio.sources) for seed in range(SEEDS)]
     x_T = model.invert(studio.sources, z, num_steps=INVERSION_STEPS)
     inverted = model.decode(z, x_T=x_T, num_steps=INVERSION_STEPS)
     swapped = model.decode(np.roll(z, 1, axis=0), x_T=x_T, num_steps=INVERSION_STEPS)

@@ -33,13 +33,19 @@ def test_the_whole_curve_tells_what_no_time_alone_does(reader):
 
 
 def test_the_transformer_applies_one_block_twice():
-    """Its size doesn't depend on how often; and by the published sizes, 128 to 256 to 10."""
+    """It has the parameters of one block, by the published sizes, and calls each part two times."""
     init = partial(Transformer(10).init, train=False)
     params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 5, 128)))
     found = sum(leaf.size for leaf in jax.tree.leaves(params))
     embed, head, token = 128 * 256 + 256, 256 * 10 + 10, 256
-    block = 4 * 256 * 256 + 2 * 512 + (256 * 512 + 512) + (512 * 256 + 256)
+    block = 4 * (256 * 256 + 256) + 2 * 512 + (256 * 512 + 512) + (512 * 256 + 256)
     assert found == embed + head + token + block
+    x = jnp.ones((1, 3, 8))
+    reader = Transformer(2)
+    variables = jax.jit(reader.init, static_argnums=2)(jax.random.key(0), x, False)
+    _, seen = reader.apply(variables, x, False, capture_intermediates=True)
+    for part in ("attention", "norm0", "norm1", "wide", "narrow"):
+        assert len(seen["intermediates"][part]["__call__"]) == 2, part
 
 
 def test_readers_know_the_order():
