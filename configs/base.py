@@ -49,6 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.cameras.rgb_features = 32  # channels of the linear map of the colours beside them [D]
     config.cameras.max_sources = 3  # 1 to this many views of an object make its code [D]
     config.cameras.targets = 1  # views that are denoised under one code, which is made once [D]
+    # From several sources: under the mean of their codes [P]; or codes of each alone, in its own
+    # frame, and the mean of their predictions [D]. codes | predictions
+    config.cameras.fusion = "codes"
     config.cameras.field_of_view = 60.0  # degrees, of pictures that come without a camera
 
     config.model = ml_collections.ConfigDict()

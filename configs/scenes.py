@@ -59,6 +59,8 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.cameras.frame = "upright"
     config.cameras.rgb_features = 42
     config.cameras.max_sources = 2
+    # A code in the frame of another source is learned late, too: each speaks for itself.
+    config.cameras.fusion = "predictions"
     config.model.bottleneck.section_drop_rate = 0.0
     # At 32 px medium noise hides little: z is learned from x_t that are almost noise, as are .6 of
     # them here (t above .8).

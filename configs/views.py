@@ -28,5 +28,6 @@ def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:
     if preset not in presets:
         raise ValueError(f"preset {preset!r}: one of {', '.join(presets)}")
     presets[preset](config)
+    config.train.num_steps = 2000  # of a few hundred objects
     config.train.probe_every = 0
     return config

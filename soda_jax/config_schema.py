@@ -34,6 +34,7 @@ CHANGEABLE = (
     "data.placement",
     "data.device_megabytes",
     "data.prefetch",
+    "cameras.fusion",
     "train.num_steps",  # unless the learning rate decays towards it
     "train.log_every",
     "train.checkpoint_every",

@@ -186,10 +186,11 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
 
 
 def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array]:
-    """(variables, z, seed [], indices [b], section_mask, x_T, seen, images) -> [b h w c].
+    """(variables, z, seed [], indices [b], section_mask, x_T, seen, images, shares) -> [b h w c].
 
     section_mask [b l], x_T [b h w c], the cameras seen [b] and the pictures [b h w c], whose z(t)
-    is taken in place of z if the encoder is told the time, may be None. Pictures are uint8.
+    is taken in place of z if the encoder is told the time, may be None. Pictures are uint8. z is
+    [b z]; or [b k z], with cameras [b k] and shares [b k], whose predictions are averaged.
     Number i starts from the noise that (seed, indices[i]) gives, whatever batch it is in, or from
     its x_T (see `invert_step`). The sampler is the config's (config.sample); overrides change
     single fields, such as num_steps.
@@ -204,7 +205,15 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
     options = dict(experiment.config.sample) | overrides
 
     def decode_uint8(
-        variables, z, seed, indices, section_mask=None, x_T=None, seen=None, images=None
+        variables,
+        z,
+        seed,
+        indices,
+        section_mask=None,
+        x_T=None,
+        seen=None,
+        images=None,
+        shares=None,
     ) -> Array:
         follow = experiment.timed and images is not None and x_T is None
         keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
@@ -220,6 +229,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
             clip=experiment.farthest if x_T is None else 0.0,
             target_rays=target_rays(experiment, len(z), seen),
             source=plain(images, experiment.source_view) if follow else None,
+            shares=shares,
             **{name: options[name] for name in SAMPLER_OPTIONS},
         )
         return to_uint8(x_0 / experiment.farthest)

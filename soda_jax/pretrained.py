@@ -91,6 +91,7 @@ class Pretrained:
         x_T: np.ndarray | None = None,
         seen: Cameras | None = None,
         images: np.ndarray | None = None,
+        shares: np.ndarray | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Pictures uint8 [n h w c], sampled under the codes z [n z].
@@ -106,6 +107,8 @@ class Pretrained:
             source's own where None. See `novel_views`.
           images: uint8 [n h w c], of which z are the codes: where z is a curve z(t), it is
             followed, but from an x_T, whose `invert` holds z, too. Else they aren't looked at.
+          shares: [n k], where there are k codes of each picture, z [n k z], with cameras [n k]: the
+            predictions under them are averaged by these shares.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
             spacing, eta, guidance_scale.
 
@@ -115,8 +118,12 @@ class Pretrained:
         """
         z = np.asarray(z, np.float32)
         z_size = self.parts.z_size
-        if z.ndim != 2 or z.shape[1] != z_size or not len(z):
-            raise ValueError(f"codes must be [n {z_size}] with n > 0, not {list(z.shape)}")
+        lead = z.shape[:1] if shares is None else np.shape(shares)
+        if z.shape != (*lead, z_size) or not z.size and z_size:
+            raise ValueError(
+                f"codes must be [n {z_size}] with n > 0, or [n k {z_size}] with shares [n k], not "
+                f"{list(z.shape)}"
+            )
         mask = self._section_mask(sections, len(z))
         numbers = np.arange(len(z)) if noise is None else np.asarray(noise, np.int32)
         if numbers.shape != (len(z),):
@@ -132,7 +139,9 @@ class Pretrained:
         images = images if self.parts.timed else None
 
         def decode_rows(rows):
-            codes, *rest = jax.tree.map(lambda x: self._split(x[rows]), (z, x_T, seen, images))
+            codes, *rest = jax.tree.map(
+                lambda x: self._split(x[rows]), (z, x_T, seen, images, shares)
+            )
             return decode(self.variables, codes, seed, numbers[rows], mask[rows], *rest)
 
         return self._in_batches(decode_rows, len(z))
@@ -149,27 +158,13 @@ class Pretrained:
           ValueError: the model knows of no cameras, there is a picture without one, a pose isn't a
             rotation, or an object has no picture left.
         """
-        if self.parts.cameras is None:
-            raise ValueError("this model was trained without cameras (config.cameras.encoding)")
-        images = np.asarray(images)
-        if images.ndim != 5 or not images.shape[1]:
-            raise ValueError(
-                f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}"
-            )
-        n, k = images.shape[:2]
-        images = self._check(images.reshape(n * k, *images.shape[2:])).reshape(
-            n, k, *images.shape[2:]
-        )
-        seen = self._check_cameras(seen, (n, k), "sources")
-        mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
-        if mask.shape != (n, k) or not mask.any(1).all():
-            raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
+        images, seen, mask = self._check_views(images, seen, source_mask)
 
         def encode_rows(rows):
             split = jax.tree.map(lambda x: self._split(x[rows]), (images, seen, mask))
             return self._encode(self.variables, *split)["z"]
 
-        return self._in_batches(encode_rows, n)
+        return self._in_batches(encode_rows, len(images))
 
     def novel_views(
         self,
@@ -192,8 +187,11 @@ class Pretrained:
         Raises:
           ValueError: as `encode_views`.
         """
-        z = self.encode_views(images, seen, source_mask)
         n, m = np.shape(targets.pose)[:2]
+        fuse = self.parts.cameras is not None and self.parts.cameras.fusion == "predictions"
+        if fuse and not null:
+            return self._fused(images, seen, targets, source_mask, **options)
+        z = self.encode_views(images, seen, source_mask)
         targets = self._check_cameras(targets, (len(z), m), "targets")
         first = np.asarray(seen.pose, np.float32)[:, :1]
         pose = np.asarray(in_frame(targets, first, self.parts.cameras).pose)
@@ -201,6 +199,56 @@ class Pretrained:
         codes = np.repeat(np.zeros_like(z) if null else z, m, axis=0)
         pictures = self.decode(codes, seen=flat, **options)
         return pictures.reshape(n, m, *pictures.shape[1:])
+
+    def _fused(
+        self,
+        images: np.ndarray,
+        seen: Cameras,
+        targets: Cameras,
+        source_mask: np.ndarray | None,
+        **options: Any,
+    ) -> np.ndarray:
+        """`novel_views` under the mean of what each source alone, in its own frame, predicts."""
+        images, seen, mask = self._check_views(images, seen, source_mask)
+        n, k, m = *images.shape[:2], np.shape(targets.pose)[1]
+        targets = self._check_cameras(targets, (n, m), "targets")
+        alone = Cameras(*(part.reshape(n * k, 1, *part.shape[2:]) for part in seen))
+        z = self.encode_views(images.reshape(n * k, 1, *images.shape[2:]), alone)
+        each = in_frame(
+            Cameras(*(part[:, :, None] for part in targets)),
+            seen.pose[:, None],
+            self.parts.cameras,
+        )
+        pose = np.broadcast_to(each.pose, (n, m, k, 4, 4))
+        lens = np.broadcast_to(each.intrinsics, (n, m, k, 4))
+        shares = np.repeat(mask / mask.sum(1, keepdims=True), m, axis=0).astype(np.float32)
+        pictures = self.decode(
+            np.repeat(z.reshape(n, k, -1), m, axis=0),
+            seen=Cameras(pose.reshape(n * m, k, 4, 4), lens.reshape(n * m, k, 4)),
+            shares=shares,
+            **options,
+        )
+        return pictures.reshape(n, m, *pictures.shape[1:])
+
+    def _check_views(
+        self, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None
+    ) -> tuple[np.ndarray, Cameras, np.ndarray]:
+        if self.parts.cameras is None:
+            raise ValueError("this model was trained without cameras (config.cameras.encoding)")
+        images = np.asarray(images)
+        if images.ndim != 5 or not images.shape[1]:
+            raise ValueError(
+                f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}"
+            )
+        n, k = images.shape[:2]
+        images = self._check(images.reshape(n * k, *images.shape[2:])).reshape(
+            n, k, *images.shape[2:]
+        )
+        seen = self._check_cameras(seen, (n, k), "sources")
+        mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
+        if mask.shape != (n, k) or not mask.any(1).all():
+            raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
+        return images, seen, mask
 
     def _check_cameras(self, seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
         pose, lens = (np.asarray(part, np.float32) for part in seen)

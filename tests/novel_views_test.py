@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import soda_jax
-from soda_jax import experiment, pretrained
+from soda_jax import config_schema, experiment, pretrained
 from soda_jax.applications.orbit import beside, orbit, stand
 from soda_jax.applications.reconstruct import under_code
 from soda_jax.config_schema import ConfigError, load
@@ -203,6 +203,30 @@ def test_an_upright_model_trains_and_wants_a_camera_for_each_picture(posed, upri
         ConfigError, match="train.sample_every = 3: 0 for cameras.frame = 'upright'"
     ):
         tiny("--config.cameras.frame=upright", "--config.train.sample_every=3")
+
+
+def test_predictions_of_each_source_alone_are_averaged(posed, upright):
+    pictures, seen = posed
+    codes, fused = (
+        pretrained.restore(
+            config_schema.recall(str(upright), [f"--config.cameras.fusion={how}"]), str(upright)
+        )
+        for how in ("codes", "predictions")
+    )
+    targets, options = some(seen, EVERY, slice(2, 3)), {"num_steps": 1}
+
+    def drawn(model, *which, mask=None):
+        sources = pictures[:, list(which)], some(seen, EVERY, list(which))
+        return model.novel_views(*sources, targets, mask, **options).astype(float)
+
+    # From one source the two are the same; one evaluation is the prediction itself.
+    np.testing.assert_allclose(drawn(fused, 0), drawn(codes, 0), atol=1)
+    mean = (drawn(codes, 0) + drawn(codes, 1)) / 2
+    np.testing.assert_allclose(drawn(fused, 0, 1), mean, atol=1.5)
+    np.testing.assert_allclose(drawn(fused, 1, 0), mean, atol=1.5)  # neither is the first
+    assert np.abs(drawn(codes, 0, 1) - mean).max() > 3
+    masked = drawn(fused, 0, 1, mask=np.tile([False, True], (8, 1)))
+    np.testing.assert_allclose(masked, drawn(codes, 1), atol=1)
 
 
 def test_turning_the_world_about_its_upright_axis_changes_nothing(posed, upright):

@@ -1,6 +1,7 @@
 """A picture from its code: sampling under z, guided, from seeded noise or from its own x_T."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array, DenoiseFn, PyTree
@@ -18,8 +19,12 @@ def under_code(
     guidance_scale: float = 0.0,
     target_rays: Array | None = None,
     source: Array | None = None,
+    shares: Array | None = None,
 ) -> DenoiseFn:
     """The denoiser as a function of x_t and t, under the codes z [b z].
+
+    Or under k codes of each picture, [b k z], each with its own target_rays [b k h w r]: then the
+    prediction is the mean of theirs, by shares [b k] that add up to 1.
 
     Args:
       source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
@@ -30,9 +35,19 @@ def under_code(
     """
 
     def under(code: Array, mask: Array | None) -> DenoiseFn:
+        if code.ndim == 3:
+            return lambda x_t, t: mean_of_predictions(x_t, t, code, mask)
         return lambda x_t, t: model.apply(
             variables, x_t, t, code, mask, target_rays=target_rays, method="denoise"
         )
+
+    def mean_of_predictions(x_t: Array, t: Array, code: Array, mask: Array | None) -> Array:
+        b, k = code.shape[:2]
+        x_t, t, mask = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0), (x_t, t, mask))
+        rays = None if target_rays is None else target_rays.reshape(b * k, *target_rays.shape[2:])
+        code = code.reshape(b * k, -1)
+        found = model.apply(variables, x_t, t, code, mask, target_rays=rays, method="denoise")
+        return jnp.einsum("bk,bkhwc->bhwc", shares, found.reshape(b, k, *found.shape[1:]))
 
     def along_the_curve(x_t: Array, t: Array) -> Array:
         return under(model.apply(variables, source, t=t, method="encode"), section_mask)(x_t, t)
@@ -59,12 +74,13 @@ def decode(
     guidance_scale: float = 0.0,
     target_rays: Array | None = None,
     source: Array | None = None,
+    shares: Array | None = None,
     clip: float = 1.0,
 ) -> Array:
-    """x_0 [b h w c] in [-clip, clip], sampled under the codes z [b z].
+    """x_0 [b h w c] in [-clip, clip], sampled under the codes z [b z], or [b k z].
 
     Args:
-      variables, section_mask, guidance_scale, target_rays, source: see `under_code`.
+      variables, section_mask, guidance_scale, target_rays, source, shares: see `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
       x_T: [b h w c], the noise to start from; that of the keys where None.
@@ -72,7 +88,7 @@ def decode(
         inverted one.
     """
     return sample(
-        under_code(model, variables, z, section_mask, guidance_scale, target_rays, source),
+        under_code(model, variables, z, section_mask, guidance_scale, target_rays, source, shares),
         process,
         initial_noise(keys, shape) if x_T is None else x_T,
         num_steps=num_steps,

@@ -94,6 +94,7 @@ class CameraOptions:
     up: str = "y"
     max_sources: int = 3
     targets: int = 1
+    fusion: str = "codes"
     patch: int = 1
 
 
