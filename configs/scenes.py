@@ -74,7 +74,7 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.train.num_steps = 10_000  # what counts is the number of rooms
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 500
-    config.train.probe_every = 6000
+    config.train.probe_every = 5000
     config.train.frechet_images = 0
     config.train.sample_every = 0
     config.sample.num_steps = 20
