@@ -9,8 +9,10 @@ Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=
                --workdir=runs/scenes_regression
            python -m soda_jax novel_views --workdir=runs/scenes \\
                --config.novel_views.compare="('runs/scenes_regression',)"
-Hardware:  two CPU cores (cpu, regression: 43 rooms a second on one); one GPU of 24 GB (full)
-Reaches:   not yet trained to the end; see results/novel_views.md
+Hardware:  one or two CPU cores (cpu, regression); one GPU of 24 GB (full)
+Time:      an hour for each (cpu, regression) on one core, 44 rooms a second
+Reaches:   20.2 dB from one source, 20.6 from two, its mean picture 22.0 and 22.4; the regression
+           22.8 and 23.1; the nearest source 14.6 and 15.3; seed 0 (results/novel_views.md)
 """
 
 import ml_collections
