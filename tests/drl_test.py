@@ -121,7 +121,7 @@ def test_suites_and_uses_take_a_curve_and_another_denoiser(workdir):
     assert {"stem", "stage0_block0", "pooled", "z", "section0"} == set(layers["encoder"]) - {
         f"stage{i}_block{j}" for i in range(3) for j in range(4) if i + j
     }
-    assert "up_16x16_block2" in layers["denoiser"]
+    assert "up_16x16_block1" in layers["denoiser"]
     assert curve["times"] == [0.0, 0.5, 1.0] and len(curve["alone"]) == 3
     page = pathlib.Path(apply(config, str(workdir), ["reconstruct", "plane"])).read_text()
     assert "z is a curve z(t) here" in page and "The plane of codes" in page

@@ -1,5 +1,6 @@
 """Suite "trajectory": what the curve t -> z(t) knows of the label, at each t and as a whole."""
 
+import dataclasses
 import json
 
 import jax
@@ -44,7 +45,8 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
 
     def read(reader: str, where: slice) -> dict:
         x, test_x = of_train[:, where], of_test[:, where]
-        return read_curve(x, labels[0], test_x, labels[1], reader=reader, **options)._asdict()
+        found = read_curve(x, labels[0], test_x, labels[1], reader=reader, **options)
+        return dataclasses.asdict(found)
 
     alone = [read("one time", slice(i, i + 1)) for i in range(len(times))]
     whole = {reader: read(reader, slice(None)) for reader in ("recurrent", "transformer")}
