@@ -108,6 +108,7 @@ def test_reconstructions_follow_the_curve(workdir):
     sample(timed(), str(workdir))
 
 
+@pytest.mark.slow
 def test_suites_and_uses_take_a_curve_and_another_denoiser(workdir):
     config = timed(
         "--config.evaluate.trajectory_points=2", "--config.evaluate.trajectory_epochs=1",
