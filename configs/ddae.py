@@ -17,7 +17,7 @@ SODA's); that t, block and checkpoint were chosen on the test set.
 
 import ml_collections
 
-from configs import base
+from configs import base, cifar10
 
 
 def get_config(preset: str = "ddpm") -> ml_collections.ConfigDict:
@@ -109,12 +109,6 @@ def told(config: ml_collections.ConfigDict) -> None:
 def cpu(config: ml_collections.ConfigDict) -> None:
     """As configs/cifar10.py:cpu, whose denoiser this is, so that the two can be compared [D]."""
     base.small(config)
-    config.views.target.size = 16
-    config.train.num_steps = 4400  # as many pictures
-    config.train.checkpoint_every = 500
-    config.train.diagnose_every = 500
-    config.train.probe_every = 1000
-    config.train.frechet_images = 512
-    config.train.sample_every = 2000
+    cifar10.hour(config)
     config.probe.block = "up_4x4_block0"
     config.evaluate.layer_ts = (0.01, 0.05, 0.1, 0.2)

@@ -21,7 +21,7 @@ the network's output isn't divided by sigma: the loss is the same, an error in e
 
 import ml_collections
 
-from configs import base
+from configs import base, cifar10
 
 
 def get_config(preset: str = "drl") -> ml_collections.ConfigDict:
@@ -81,16 +81,10 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     """As many pictures as configs/cifar10.py:cpu, so that the two can be compared [D]."""
     base.small(config)
     released(config)
-    config.views.target.size = 16
     config.model.encoder.width_multiplier = 0.5  # WRN-28-1
     config.model.z_size = 64
     config.model.denoiser.multipliers = (1, 2, 2)
-    config.train.num_steps = 4400
-    config.train.checkpoint_every = 500
-    config.train.diagnose_every = 500
-    config.train.probe_every = 1000
-    config.train.frechet_images = 512
-    config.train.sample_every = 2000
+    cifar10.hour(config)
 
 
 def digits(config: ml_collections.ConfigDict) -> None:

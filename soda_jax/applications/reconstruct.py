@@ -27,11 +27,14 @@ def under_code(
     prediction is the mean of theirs, by shares [b k] that add up to 1.
 
     Args:
-      source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
       variables: what `model.apply` takes.
       section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
       guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
       target_rays: [b h w r], where the pictures are seen from; f(0) is given them, too [R].
+      source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
+
+    Raises:
+      ValueError: guidance along the curve z(t), which has no null code.
     """
 
     def under(code: Array, mask: Array | None) -> DenoiseFn:
@@ -52,6 +55,8 @@ def under_code(
     def along_the_curve(x_t: Array, t: Array) -> Array:
         return under(model.apply(variables, source, t=t, method="encode"), section_mask)(x_t, t)
 
+    if source is not None and guidance_scale:
+        raise ValueError(f"guidance_scale {guidance_scale}: a code that follows t has no guidance")
     if source is not None:
         return along_the_curve
     return guide(under(z, section_mask), under(jnp.zeros_like(z), None), guidance_scale)

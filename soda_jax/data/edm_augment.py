@@ -31,7 +31,8 @@ def edm_augment(keys: Array, images: Array, prob: float) -> tuple[Array, Array]:
 def _augment(key: Array, image: Array, prob: float) -> tuple[Array, Array]:
     height, width, _ = image.shape
     happens = jax.random.uniform(jax.random.fold_in(key, 0), (5,)) < prob
-    flip_x, flip_y, axis_free = jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, (3,))
+    halves = jnp.array([0.5, 0.5, TURNED])
+    flip_x, flip_y, axis_free = jax.random.bernoulli(jax.random.fold_in(key, 1), halves)
     scale, squeeze, *move = jax.random.normal(jax.random.fold_in(key, 2), (4,))
     turn, axis = jnp.pi * jax.random.uniform(jax.random.fold_in(key, 3), (2,), minval=-1.0)
 

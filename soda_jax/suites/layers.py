@@ -183,6 +183,8 @@ def show(values: dict, folder) -> list[str]:
                 for block in values["denoiser"]
             }
             numbers = np.array(list(found.values()))
+            if not np.isfinite(numbers).any():  # of an older version
+                continue
             low, high = float(np.nanmax(numbers)), float(np.nanmin(numbers))
             parts += [
                 f"<p>{measure.capitalize()}: {about} (Wang and Isola 2020).</p>",
