@@ -25,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.placement = "auto"  # device | host | auto: on the device as uint8 where it fits
     config.data.device_megabytes = 2048  # auto: the largest set that is kept on the device
     config.data.prefetch = 2  # host placement: batches made ahead
+    # Pictures to learn from that may be unreadable: the next one takes the place of each [D].
+    config.data.max_unreadable = 0
 
     # What each side of a pair sees. Source and target are drawn independently [R].
     config.views = ml_collections.ConfigDict()
@@ -148,6 +150,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.sample_every = 5000  # a grid of reconstructions; 0: never
     config.train.mixup = False  # the encoder sees mixed pictures (an option of DRL [R])
     config.train.remat = False  # recompute activations of the blocks: less memory, more time
+    # Steps in a row that are skipped as their loss or gradient isn't finite; one more ends the run.
+    config.train.max_skipped = 10  # [D]
+    # Without a step for so long a run ends; six times that for compiling, measuring and saving.
+    config.train.stall_seconds = 600.0  # [D]; 0: never
     config.train.profile_steps = 0  # trace this many steps after the first 10, into workdir/profile
 
     config.mesh = ml_collections.ConfigDict()

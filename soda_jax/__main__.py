@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from soda_jax import preemption
 from soda_jax.config_fields import SUITES, USES, resembling
 from soda_jax.config_schema import PREFIX, load, recall
 from soda_jax.exit_codes import UsageError, tell
@@ -21,6 +22,7 @@ COMMANDS = {
     "explore": "serve a page, on this machine, to play with the codes of a trained model",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
+    "compile": "compile the train step for a TPU slice that isn't here: memory, speed, scaling",
     "doctor": "show versions, devices and optional packages",
 }
 
@@ -60,9 +62,15 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         raise UsageError("compare takes each run's own config, so no --config")
     if arguments.distributed is not None and command != "pretrain":
         raise UsageError(f"--distributed goes with pretrain, not with {command}")
-    if command in ("pretrain", "prepare") and not arguments.config:
+    if bool(arguments.topology) != (command == "compile"):
+        raise UsageError(
+            "compile needs --topology, such as --topology=v5e:16x16"
+            if command == "compile"
+            else f"--topology goes with compile, not with {command}"
+        )
+    if command in ("pretrain", "prepare", "compile") and not arguments.config:
         raise UsageError(f"{command} needs --config, such as --config=configs/digits.py")
-    if command != "prepare" and not arguments.dry_run:
+    if command not in ("prepare", "compile") and not arguments.dry_run:
         if not workdir:
             raise UsageError(f"{command} needs --workdir, such as --workdir=runs/digits")
     if command == "report":
@@ -81,6 +89,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         config = recall(existing_workdir(workdir), overrides)
 
     if command == "pretrain":
+        if not arguments.dry_run:
+            preemption.listen()
         if arguments.distributed is not None:
             from soda_jax import distributed
 
@@ -88,6 +98,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         from soda_jax.pretrain import pretrain
 
         pretrain(config, workdir, dry_run=arguments.dry_run)
+    elif command == "compile":
+        os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}  # there is no TPU here
+        from soda_jax.compile import compile_for
+
+        print(compile_for(config, arguments.topology.split(",")))
     elif command == "probe":
         workdir = existing_workdir(workdir)
         from soda_jax.probe import probe
@@ -167,6 +182,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="pretrain: as one of several processes; auto, mpi4py, or ADDRESS:PORT,COUNT,NUMBER",
     )
     parser.add_argument(
+        "--topology",
+        metavar="SLICES",
+        help="compile: for which TPU slices, such as v5e:1x1,v5e:16x16",
+    )
+    parser.add_argument(
         "--of", metavar="DIRS", help="compare: the workdirs of the models, with commas between"
     )
     parser.add_argument(
@@ -202,6 +222,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             "--suite",
             "--use",
             "--of",
+            "--topology",
             "--distributed",
             "--help",
             f"{PREFIX}KEY=VALUE",

@@ -201,6 +201,7 @@ FIELDS = {
     "data.placement": one_of("device", "host", "auto"),
     "data.device_megabytes": whole(0, 2**20),
     "data.prefetch": whole(1, 1024),
+    "data.max_unreadable": whole(0, 2**40),
     "views.shared": Flag(),
     **{f"views.source.{key}": kind for key, kind in VIEW_FIELDS.items()},
     **{f"views.target.{key}": kind for key, kind in VIEW_FIELDS.items()},
@@ -275,6 +276,8 @@ FIELDS = {
     "train.sample_every": COUNT,
     "train.mixup": Flag(),
     "train.remat": Flag(),
+    "train.max_skipped": whole(0, 10_000),
+    "train.stall_seconds": real(0, 10**6),
     "train.profile_steps": whole(0, 10_000),
     "mesh.data": whole(-1, 2**16),
     "mesh.fsdp": whole(1, 2**16),
@@ -334,6 +337,9 @@ FIELDS = {
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
 LATER_FIELDS = {
     "train.frechet_images": 1024,
+    "train.max_skipped": 10,
+    "train.stall_seconds": 600.0,
+    "data.max_unreadable": 0,
     "optimizer.method": "adamw",
     "views.shared": False,
     "views.source.shift": 0,

@@ -191,6 +191,9 @@ def _cameras(values: Values) -> Iterator[Broken]:
     if source not in POSED_SOURCES:
         allowed = f"'none' for data.source = {source!r}; {', '.join(POSED_SOURCES)} have cameras"
         yield Broken("cameras.encoding", allowed, "'none'")
+    if values["data.max_unreadable"]:
+        allowed = "0 where there are cameras: the next picture has another one"
+        yield Broken("data.max_unreadable", allowed, "0")
     for view in ("views.source", "views.target"):
         for key in ("crop_prob", "shift", "flip_prob", "edm_prob", "randaugment_prob"):
             none = 0 if key == "shift" else 0.0

@@ -34,6 +34,9 @@ CHANGEABLE = (
     "data.placement",
     "data.device_megabytes",
     "data.prefetch",
+    "data.max_unreadable",
+    "train.max_skipped",
+    "train.stall_seconds",
     "cameras.fusion",
     "train.num_steps",  # unless the learning rate decays towards it
     "train.log_every",

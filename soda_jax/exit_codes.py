@@ -7,16 +7,20 @@ import errno
 import sys
 import traceback
 
-USAGE, DATA, INTERNAL, MEMORY, WORKDIR, IO, CONFIG, INTERRUPTED = 64, 65, 70, 71, 73, 74, 78, 130
+USAGE, DATA, INTERNAL, MEMORY, WORKDIR, IO, PREEMPTED, CONFIG = 64, 65, 70, 71, 73, 74, 75, 78
+INTERRUPTED = 130
 
 # By name, so that a wrong config needs no import of JAX.
 BY_CLASS = {
     "soda_jax.exit_codes.UsageError": USAGE,
     "soda_jax.config_file.ConfigError": CONFIG,
     "soda_jax.workdir.WorkdirError": WORKDIR,
-    "soda_jax.training.checkpoint.CheckpointMismatch": CONFIG,
+    "soda_jax.training.checkpoint_reader.CheckpointMismatch": CONFIG,
     "soda_jax.training.checkpoint.SaveError": IO,
+    "soda_jax.training.integrity.CorruptCheckpoint": DATA,
+    "soda_jax.training.integrity.NonFiniteStateError": INTERNAL,
     "soda_jax.pretrain.NonFiniteLossError": INTERNAL,
+    "soda_jax.preemption.Preempted": PREEMPTED,
     "soda_jax.chapters.ChaptersFailed": DATA,
     "builtins.KeyboardInterrupt": INTERRUPTED,
     "builtins.MemoryError": MEMORY,
@@ -44,7 +48,8 @@ def tell(error: BaseException) -> int:
     if code == MEMORY:
         lines = [
             f"out of memory: {lines[0][:300]}; raise config.optimizer.accumulate, lower "
-            "config.train.batch_size, set config.train.remat=true or config.model.dtype=bfloat16"
+            "config.train.batch_size, set config.train.remat=true, config.model.dtype=bfloat16 or "
+            "config.mesh.fsdp"
         ]
     for line in lines[:SHOWN]:
         print(f"soda_jax: error: {line or type(error).__name__}", file=sys.stderr)
@@ -66,7 +71,7 @@ def exit_code(error: BaseException) -> int | None:
     if isinstance(error, FileNotFoundError) and raised_in in (
         "soda_jax.config_schema",
         "soda_jax.report",
-        "soda_jax.training.checkpoint",
+        "soda_jax.training.checkpoint_reader",
     ):
         return WORKDIR
     if isinstance(error, OSError) and error.errno in STORAGE:

@@ -1,7 +1,7 @@
 """From a config to its parts: mesh, model, process, optimizer, state. It alone reads configs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from soda_jax.data.cameras import Cameras
 from soda_jax.data.edm_augment import LABELS
 from soda_jax.data.records import PosedSource
 from soda_jax.data.sources import Source, open_source
+from soda_jax.data.tolerant import Tolerant
 from soda_jax.data.views import CameraOptions, Posed, View
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import SCHEDULES
@@ -103,15 +104,20 @@ class Experiment:
         return self.steps[key]
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
     """Chooses the parts; nothing is computed or written.
 
+    Args:
+      devices: those of the mesh; all that are here where None.
+
     Raises:
-      ConfigError: the devices that are here can't split the batch, or the denoiser hasn't the
-        block that is to be probed.
+      ConfigError: the devices can't split the batch, or the denoiser hasn't the block that is to
+        be probed.
     """
     try:
-        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     except ValueError as error:
         raise ConfigError(f"config.{error}") from error
     part = config.train.batch_size // config.optimizer.accumulate
@@ -233,6 +239,8 @@ def open_batches(experiment: Experiment, source: Source, start_step: int):
         config.data.placement == "auto" and megabytes <= config.data.device_megabytes
     )
     order = batch_order(experiment, source, config.train.batch_size)
+    if config.data.max_unreadable:
+        source = Tolerant(source, config.data.max_unreadable)
     if on_device:
         return pipeline.device_batches(
             source,

@@ -1,17 +1,16 @@
 """The pretraining loop: `python -m soda_jax pretrain`."""
 
 import contextlib
+import dataclasses
 import io
-import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import ml_collections
 
-from soda_jax import config_schema, experiment
+from soda_jax import config_schema, experiment, preemption
 from soda_jax.array_types import Array
 from soda_jax.data.sources import Source
 from soda_jax.experiment import Experiment
@@ -20,28 +19,108 @@ from soda_jax.training import metrics
 from soda_jax.training.checkpoint import Checkpointer
 from soda_jax.training.progress import Profile, Progress
 from soda_jax.training.state import TrainState
-from soda_jax.workdir import prepare_workdir
+from soda_jax.watchdog import Watchdog
+from soda_jax.workdir import owned_workdir, prepare_workdir
+
+# A step compiles first, a measure may draw hundreds of pictures: how much longer they may take.
+SLOW = 6.0
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or NaN; nothing was saved since."""
+    """The loss or a gradient was infinite or NaN for too many steps; nothing was saved since."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop works with, beside the state.
+
+    Attributes:
+      observers: (every so many steps, what is measured then).
+      window: metrics since the last line of the log.
+      skipped: steps in a row, up to now, whose update was not made.
+      unobserved: whether the step that the run goes on from was saved before it was measured.
+      fingerprint: of the pictures.
+    """
+
+    parts: Experiment
+    batches: Iterator[Array]
+    observers: Sequence[tuple[int, Callable[[int, TrainState], None]]]
+    checkpointer: Checkpointer
+    writer: metrics.Writer
+    profile: Profile
+    watchdog: Watchdog
+    window: metrics.Window
+    skipped: int
+    unobserved: bool
+    fingerprint: str
+
+    def due(self, step: int, last: bool) -> list[Callable[[int, TrainState], None]]:
+        return [run for every, run in self.observers if every and (step % every == 0 or last)]
+
+    def record(self, step: int, values: dict[str, float], rates: dict[str, float]) -> None:
+        """Counts a step's metrics, and writes a line where one is due.
+
+        Raises:
+          NonFiniteLossError: more than config.train.max_skipped steps in a row were skipped.
+        """
+        config = self.parts.config.train
+        if values.pop("finite"):
+            self.skipped = 0
+            self.window.add(values)
+        else:
+            self.skipped += 1
+            self.window.skip()
+            tell(f"step {step}: the loss is {values['loss']}, or a gradient is not finite; skipped")
+            if self.skipped > config.max_skipped:
+                raise NonFiniteLossError(
+                    f"{self.skipped} steps in a row, up to {step}, had a loss or gradient that is "
+                    "not finite (config.train.max_skipped); the newest checkpoint is of step "
+                    f"{self.checkpointer.latest_step()}. Lower config.optimizer.learning_rate or "
+                    "clip_norm"
+                )
+        if step % config.log_every == 0 or step == config.num_steps:
+            self.writer.scalars(step, self.window.take())
+            self.writer.timing(step, rates)
+
+    def save(self, step: int, state: TrainState, unobserved: bool = False) -> None:
+        """What a step gave is written before its checkpoint, so that no line is written twice."""
+        self.writer.flush()
+        self.checkpointer.save(
+            step,
+            state,
+            {
+                "data": self.fingerprint,
+                "window": self.window.to_json(),
+                "skipped": self.skipped,
+                "unobserved": unobserved,
+                "metrics_size": self.writer.size,
+                "versions": {"jax": jax.__version__},
+            },
+        )
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = False) -> None:
-    """Trains until config.train.num_steps; resumes from the newest checkpoint in workdir.
+    """Trains until config.train.num_steps; resumes from the newest intact checkpoint in workdir.
 
     Every step is a function of (config, seed, step): an interrupted run that is started again ends
     in the same bits, and in the same metrics.jsonl, as one that was never interrupted.
+
+    Raises:
+      Preempted: the machine is being taken away (`preemption.listen`); the step is saved.
     """
     parts = experiment.build(config)
     if dry_run:
         print(summary(parts))
         return
     workdir = prepare_workdir(workdir)
-    train_source = experiment.open_data(parts, "train")
-    test_source = experiment.open_data(parts, "test")
-    config_schema.remember(config, workdir)
     with contextlib.ExitStack() as stack:
+        if not jax.process_index():
+            stack.enter_context(owned_workdir(workdir))
+        watchdog = stack.enter_context(Watchdog(config.train.stall_seconds))
+        watchdog.expect(SLOW)
+        train_source = experiment.open_data(parts, "train")
+        test_source = experiment.open_data(parts, "test")
+        config_schema.remember(config, workdir)
         checkpointer = stack.enter_context(
             Checkpointer(
                 workdir,
@@ -49,81 +128,88 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
                 asynchronous=config.train.checkpoint_async,
             )
         )
-        start = checkpointer.latest_step() or 0
+        saved, start, state = {}, 0, None
+        if checkpointer.latest_step() is not None:
+            state, saved = checkpointer.restore(experiment.abstract_state(parts))
+            start = int(state.step)
+            check_data(saved, train_source)
         # First of all the pictures: one that can't be read shows before anything is compiled.
         batches = stack.enter_context(experiment.open_batches(parts, train_source, start))
-        if start:
-            state, run = checkpointer.restore(experiment.abstract_state(parts), start)
-            check_data(run, train_source)
-            window = metrics.Window(**run["window"])
-        else:
-            state, window = experiment.init_state(parts), metrics.Window()
-        writer = stack.enter_context(metrics.Writer(workdir, resume_step=start))
+        state = state or experiment.init_state(parts)
+        writer = stack.enter_context(
+            metrics.Writer(
+                workdir, resume_step=start, resume_size=saved.get("metrics_size") or None
+            )
+        )
         announce(parts, train_source, start, state)
         if not jax.process_index():
             table = metrics.parameter_table(state.params)
             pathlib.Path(workdir, "parameters.txt").write_text(table + "\n")
-        observers = make_observers(parts, writer, train_source, test_source)
-        profile = Profile(workdir, start + 10, config.train.profile_steps)
-        record = {"data": train_source.fingerprint}
-        run_steps(parts, state, window, batches, observers, checkpointer, writer, profile, record)
+        run = Run(
+            parts=parts,
+            batches=batches,
+            observers=make_observers(parts, writer, train_source, test_source),
+            checkpointer=checkpointer,
+            writer=writer,
+            profile=Profile(workdir, start + 10, config.train.profile_steps),
+            watchdog=watchdog,
+            window=metrics.Window(**saved.get("window", {})),
+            skipped=saved.get("skipped", 0),
+            unobserved=saved.get("unobserved", False),
+            fingerprint=train_source.fingerprint,
+        )
+        run_steps(run, state)
 
 
-def run_steps(
-    parts: Experiment,
-    state: TrainState,
-    window: metrics.Window,
-    batches: Iterator[Array],
-    observers: Sequence[tuple[int, Callable[[int, TrainState], None]]],
-    checkpointer: Checkpointer,
-    writer: metrics.Writer,
-    profile: Profile,
-    run: dict[str, Any],
-) -> TrainState:
-    """The loop itself: the host reads the metrics of step n - 1 while step n runs.
-
-    What a step gives is written before its checkpoint, so that a resumed run writes no line twice.
-    """
-    config = parts.config.train
-    step_fn = parts.step(experiment.train_step)
+def run_steps(run: Run, state: TrainState) -> TrainState:
+    """The loop itself: the host reads the metrics of step n - 1 while step n runs."""
+    config, start = run.parts.config.train, int(state.step)
+    step_fn = run.parts.step(experiment.train_step)
     quiet = io.StringIO() if jax.process_index() else None
     progress = Progress(config.num_steps, config.batch_size, quiet)
     pending = metrics.Pending()
 
-    def record(finished) -> None:
-        if finished is None:
-            return
-        step, values = finished
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteLossError(
-                f"the loss of step {step} is {values['loss']}; the newest checkpoint is of step "
-                f"{checkpointer.latest_step()}. Lower config.optimizer.learning_rate or clip_norm"
-            )
-        window.add(values)
-        if step % config.log_every == 0 or step == config.num_steps:
-            writer.scalars(step, window.take())
-            writer.timing(step, progress.rates(step))
-        progress.update(step, values)
+    def record(finished: tuple[int, dict[str, float]] | None) -> None:
+        if finished is not None:
+            step, values = finished
+            run.record(step, values, progress.rates(step))
+            progress.update(step, values)
 
-    for step in range(int(state.step) + 1, config.num_steps + 1):
-        profile.step(step, state)
-        state, step_metrics = step_fn(state, next(batches))
+    if run.unobserved:
+        for observe in run.due(start, start == config.num_steps):
+            observe(start, state)
+    for step in range(start + 1, config.num_steps + 1):
+        run.watchdog.expect(SLOW if step == start + 1 else 1.0)
+        run.profile.step(step, state)
+        state, step_metrics = step_fn(state, next(run.batches))
         record(pending.exchange(step, step_metrics))
         last = step == config.num_steps
-        due = [observe for every, observe in observers if every and (step % every == 0 or last)]
-        save = last or step % config.checkpoint_every == 0
-        if due or save:
-            record(pending.flush())
+        due, stop = run.due(step, last), preemption.requested(step)
+        save = stop or last or step % config.checkpoint_every == 0
+        if not due and not save:
+            continue
+        record(pending.flush())
+        run.watchdog.expect(SLOW)
         with progress.paused():
             for observe in due:
-                observe(step, state)
+                if not stop:
+                    observe(step, state)
             if save:
-                writer.flush()
-                checkpointer.save(step, state, run | {"window": window.to_json()})
-    checkpointer.wait()
+                run.save(step, state, unobserved=stop and bool(due))
+            if stop or last:
+                run.checkpointer.verify(step)
+        if stop:
+            raise preemption.Preempted(
+                f"stopped after step {step}, which is saved; the same command goes on from there"
+            )
     progress.close()
-    profile.close()
+    run.profile.close()
     return state
+
+
+def tell(line: str) -> None:
+    if not jax.process_index():
+        print(line, file=sys.stderr)
 
 
 def check_data(run: dict, source: Source) -> None:
@@ -136,16 +222,13 @@ def check_data(run: dict, source: Source) -> None:
 
 
 def announce(parts: Experiment, source: Source, start: int, state: TrainState) -> None:
-    if jax.process_index():
-        return
     kind = jax.devices()[0].device_kind
     counts = {name: metrics.count(tree) / 1e6 for name, tree in state.params.items()}
-    print(
+    tell(
         f"{parts.config.name}: {len(source)} pictures; "
         + ", ".join(f"{name} {count:.2f} M" for name, count in counts.items())
         + f" parameters; {jax.device_count()} x {kind}; "
-        + (f"resuming from step {start}" if start else "starting at step 0; compiling"),
-        file=sys.stderr,
+        + (f"resuming from step {start}" if start else "starting at step 0; compiling")
     )
 
 

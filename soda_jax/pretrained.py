@@ -16,7 +16,7 @@ from soda_jax.data.records import Source
 from soda_jax.data.views import in_frame
 from soda_jax.evaluation.features import extract
 from soda_jax.experiment import Experiment
-from soda_jax.training.checkpoint import Checkpointer
+from soda_jax.training.checkpoint_reader import CheckpointReader
 from soda_jax.training.sharding import split_batch
 
 # What DDIM inversion inverts, and so what is sampled from its x_T. In equal steps of log-SNR: the
@@ -350,6 +350,7 @@ def load(workdir: str, *, step: int | None = None, weights: str | None = None) -
     Raises:
       FileNotFoundError: workdir holds no run, or no checkpoint.
       CheckpointMismatch: the checkpoint isn't of the workdir's config.
+      CorruptCheckpoint: its bits aren't those that were saved, nor those of an older one.
     """
     return restore(config_schema.recall(workdir), workdir, step=step, weights=weights)
 
@@ -361,11 +362,8 @@ def restore(
     parts = experiment.build(config)
     template = experiment.abstract_state(parts)
     params = "ema_params" if (weights or config.sample.weights) == "ema" else "params"
-    with Checkpointer(workdir, read_only=True) as checkpointer:
-        step = checkpointer.latest_step() if step is None else step
-        part = checkpointer.restore_part(
-            {params: getattr(template, params), "batch_stats": template.batch_stats}, step
-        )
+    wanted = {params: getattr(template, params), "batch_stats": template.batch_stats}
+    part, step = CheckpointReader(workdir).restore_part(wanted, step)
     variables = {"params": part[params], "batch_stats": part["batch_stats"]}
     return Pretrained(parts, variables, step)
 

@@ -1,8 +1,13 @@
-"""The workdir: found to be writable at second 0, before anything is compiled."""
+"""The workdir: found to be writable, and nobody else's, before anything is compiled."""
 
+import contextlib
+import datetime
 import errno
+import fcntl
 import os
 import socket
+import sys
+from collections.abc import Iterator
 
 
 class WorkdirError(OSError):
@@ -25,6 +30,35 @@ def prepare_workdir(path: str) -> str:
     except OSError as error:
         raise _refusal(folder, error) from None
     return folder
+
+
+@contextlib.contextmanager
+def owned_workdir(folder: str) -> Iterator[None]:
+    """Nobody else trains in this workdir until the block ends, or the process does.
+
+    A file .lock is locked and says who holds it. Where the file system has no locks, it goes on
+    without one, and says so.
+
+    Raises:
+      WorkdirError: another process has it.
+    """
+    with open(os.path.join(folder, ".lock"), "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise WorkdirError(
+                f"workdir {folder}: {owner} trains in it; choose another, or wait for its end"
+            ) from None
+        except OSError as error:
+            print(f"soda_jax: {folder} can't be locked: {error.strerror}", file=sys.stderr)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now},")
+        file.flush()
+        yield
+        file.truncate(0)
 
 
 def existing_workdir(path: str) -> str:

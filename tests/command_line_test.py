@@ -92,7 +92,8 @@ def raised(function, *arguments) -> BaseException:
 
 def test_exit_codes_of_what_a_loop_may_raise():
     from soda_jax.data import sources
-    from soda_jax.training.checkpoint import Checkpointer, CheckpointMismatch, SaveError
+    from soda_jax.training.checkpoint import SaveError
+    from soda_jax.training.checkpoint_reader import CheckpointMismatch, CheckpointReader
 
     def fail(error):
         raise error
@@ -115,7 +116,7 @@ def test_exit_codes_of_what_a_loop_may_raise():
 
     unreadable = raised(lambda: sources.open_source("x", "train", image_size=8, channels=3))
     assert exit_codes.exit_code(unreadable) == 65
-    no_checkpoint = raised(lambda: Checkpointer("/nowhere", read_only=True).restore({}))
+    no_checkpoint = raised(lambda: CheckpointReader("/nowhere").restore({}))
     assert exit_codes.exit_code(no_checkpoint) == 73
 
 

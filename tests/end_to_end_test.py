@@ -16,7 +16,7 @@ from soda_jax import experiment
 from soda_jax.config_schema import ConfigError, load, to_json
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
-from soda_jax.training.checkpoint import Checkpointer
+from soda_jax.training.checkpoint_reader import CheckpointReader
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The observers have tests of their own; each costs a compilation.
@@ -70,8 +70,8 @@ def whole(tmp_path_factory):
 def saved_state(workdir, config=None):
     """Every array of the newest checkpoint, by name."""
     template = experiment.abstract_state(experiment.build(config or smoke()))
-    with Checkpointer(workdir, read_only=True) as checkpointer:
-        state, _ = checkpointer.restore(template)
+    checkpointer = CheckpointReader(workdir)
+    state, _ = checkpointer.restore(template)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

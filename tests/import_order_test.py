@@ -17,7 +17,7 @@ CONFIG = {"config_schema", "config_fields", "config_file", "config_rules"}
 LOOPS = {
     "pretrain", "observers", "probe", "sample", "evaluate", "suites", "apply", "uses", "explore",
     "playground", "compare", "distributed", "novel_views", "chapters", "report", "prepare",
-    "pretrained", "doctor",
+    "pretrained", "doctor", "compile", "tpu_slices",
 }  # fmt: skip
 # room: the rooms that it may import from, beside itself. A room is a folder or a file of soda_jax.
 MAY_IMPORT = {
@@ -26,6 +26,8 @@ MAY_IMPORT = {
     **{name: CONFIG for name in CONFIG},
     "workdir": set(),
     "exit_codes": set(),
+    "preemption": {"exit_codes"},
+    "watchdog": {"exit_codes"},
     "page": set(),
     "models": WORDS,
     "diffusion": WORDS,
@@ -38,7 +40,7 @@ BELOW_LOOPS = set(MAY_IMPORT) | {"experiment", "inference"}
 MAY_IMPORT["experiment"] = set(MAY_IMPORT)
 MAY_IMPORT["inference"] = set(MAY_IMPORT)
 MAY_IMPORT |= {loop: BELOW_LOOPS | LOOPS for loop in LOOPS}
-MAY_IMPORT["__main__"] = LOOPS | CONFIG | {"workdir", "exit_codes"}
+MAY_IMPORT["__main__"] = LOOPS | CONFIG | {"workdir", "exit_codes", "preemption"}
 MAY_IMPORT["__init__"] = {"pretrained"}
 # Single files of a room that others may use although the room is closed to them.
 DOORS = {
@@ -46,7 +48,7 @@ DOORS = {
     "applications": {"training.state", "training.sharding"},
 }
 ONLY = {
-    "orbax": {"soda_jax/training/checkpoint.py"},
+    "orbax": {f"soda_jax/training/checkpoint{part}.py" for part in ("", "_reader", "_steps")},
     "clu": {"soda_jax/training/metrics.py"},
     "ml_collections": {
         f"soda_jax/{name}.py"

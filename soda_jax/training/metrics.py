@@ -33,6 +33,7 @@ class Writer:
       workdir: the run's directory, local or mounted.
       resume_step: the step of the checkpoint that the run goes on from: lines of later steps and a
         torn last line are cut from metrics.jsonl. None for a run from the start: it begins anew.
+      resume_size: what `size` said when that checkpoint was saved; lines after that are cut, too.
       tensorboard: False for no TensorBoard.
       enabled: False for a writer that does nothing; None: enabled on process 0 alone.
     """
@@ -42,6 +43,7 @@ class Writer:
         workdir: str | os.PathLike[str],
         *,
         resume_step: int | None,
+        resume_size: int | None = None,
         tensorboard: bool = True,
         enabled: bool | None = None,
     ):
@@ -51,7 +53,7 @@ class Writer:
             return
         self._workdir = Path(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
-        _truncate(self._workdir / "metrics.jsonl", resume_step)
+        _truncate(self._workdir / "metrics.jsonl", resume_step, resume_size)
         _end_last_line(self._workdir / "timing.jsonl")
         # Unbuffered: a line is with the system before the step's checkpoint can be.
         self._metrics = open(self._workdir / "metrics.jsonl", "ab", buffering=0)
@@ -64,6 +66,11 @@ class Writer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of metrics.jsonl; 0 on processes that don't write."""
+        return os.fstat(self._metrics.fileno()).st_size if self.enabled else 0
 
     def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one line to metrics.jsonl; float32 and integers are written as Python floats."""
@@ -133,24 +140,31 @@ class Window:
     would have had.
     """
 
-    def __init__(self, totals: Mapping[str, float] | None = None, count: int = 0):
+    def __init__(self, totals: Mapping[str, float] | None = None, count: int = 0, skipped: int = 0):
         self._totals = dict(totals or {})
         self._count = count
+        self._skipped = skipped
 
     def add(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._totals[name] = self._totals.get(name, 0.0) + value
         self._count += 1
 
+    def skip(self) -> None:
+        """Counts a step whose update was not made."""
+        self._skipped += 1
+
     def take(self) -> dict[str, float]:
-        """The means, and a new beginning."""
+        """The means, "skipped_steps" where there are any, and a new beginning."""
         means = {name: total / self._count for name, total in self._totals.items()}
-        self._totals, self._count = {}, 0
+        if self._skipped:
+            means["skipped_steps"] = self._skipped
+        self._totals, self._count, self._skipped = {}, 0, 0
         return means
 
     def to_json(self) -> dict[str, Any]:
         """The arguments of an equal window."""
-        return {"totals": dict(self._totals), "count": self._count}
+        return {"totals": dict(self._totals), "count": self._count, "skipped": self._skipped}
 
 
 class Pending:
@@ -201,14 +215,14 @@ def _json_line(head: dict[str, Any], step: int, scalars: Mapping[str, float]) ->
     return (json.dumps(line) + "\n").encode()
 
 
-def _truncate(path: Path, resume_step: int | None) -> None:
-    """Cuts lines of steps after `resume_step` (None: all) and a torn last line."""
+def _truncate(path: Path, resume_step: int | None, size: int | None) -> None:
+    """Cuts lines of steps after `resume_step` (None: all), beyond `size`, and a torn last line."""
     if not path.exists():
         return
     before = path.read_bytes()
     kept = []
     if resume_step is not None:
-        for line in before.splitlines(keepends=True):
+        for line in before[:size].splitlines(keepends=True):
             step = _step_of(line)
             if step is not None and step <= resume_step:
                 kept.append(line)

@@ -1,5 +1,7 @@
 """Meshes and shardings: the batch over every device, the parameters over the "fsdp" axis."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -11,13 +13,13 @@ from soda_jax.array_types import Array, PyTree
 SMALLEST_SHARDED_LEAF = 2**14
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """All devices as a mesh ("data", "fsdp"); data = -1 takes what fsdp leaves.
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or those given, as a mesh ("data", "fsdp"); data = -1 takes what fsdp leaves.
 
     Raises:
       ValueError: the axes don't multiply to the number of devices.
     """
-    devices = np.asarray(jax.devices())
+    devices = np.asarray(jax.devices() if devices is None else devices)
     count = devices.size
     data = count // fsdp if data == -1 else data
     if data * fsdp != count:

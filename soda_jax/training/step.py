@@ -36,6 +36,8 @@ def make_train_step(
     shared, mixup: see `pair` and `training_loss`.
 
     Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
+    Where the loss or a gradient isn't finite, all but the step stays as it was, and the metric
+    "finite" is False.
     """
 
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
@@ -79,6 +81,7 @@ def make_train_step(
         metrics = {"loss": loss} | {
             f"gradient_norm/{group}": optax.global_norm(part) for group, part in gradient.items()
         }
+        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -86,6 +89,7 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, metrics
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
+        return kept.replace(step=new_state.step), metrics | {"finite": finite}
 
     return train_step
