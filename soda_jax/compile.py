@@ -1,0 +1,160 @@
+"""Would it run on a pod, and how fast: `python -m soda_jax compile`, on any CPU.
+
+The sharded train step is compiled ahead of time for a TPU slice that isn't there. The seconds are
+those of XLA's cost model, for a chip that is never kept waiting: an upper bound on the speed, good
+for comparing slices and configs with each other.
+"""
+
+import dataclasses
+import re
+import sys
+import time
+
+import ml_collections
+
+from soda_jax import experiment
+from soda_jax.exit_codes import UsageError
+from soda_jax.tpu_slices import Slice, tpu_slice
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}  # others have 4
+_COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]+[0-9]+|pred)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What XLA says of one training step on a slice.
+
+    Attributes:
+      memory: bytes a chip, of state, batch and activations.
+      flops: a chip and step.
+      compute: seconds a step by XLA's model, without what chips tell each other.
+      collectives: {kind: (how many, bytes a chip)}.
+      communication: seconds a step for those at the full rate of the interconnect.
+      compilation: seconds that it took here.
+    """
+
+    slice: Slice
+    batch: int
+    memory: float
+    flops: float
+    compute: float
+    collectives: dict[str, tuple[int, int]]
+    communication: float
+    compilation: float
+
+    @property
+    def images_per_second(self) -> float:
+        """If nothing of the communication is hidden behind the computing."""
+        return self.batch / (self.compute + self.communication)
+
+
+def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
+    """A table for Markdown with a row for each slice; beside it a chip alone, with its share.
+
+    Raises:
+      UsageError: a slice that doesn't exist.
+      ConfigError: the slice can't split the batch.
+      RuntimeError: RESOURCE_EXHAUSTED, where a chip's memory doesn't hold it.
+    """
+    lines = [
+        f"| {config.name}, batch | slice | chips | GiB a chip | of | GFLOP a chip | collectives "
+        "| ms computing | ms talking | images/s | MFU | efficiency | s to compile |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        found = compile_step(config, tpu_slice(name))
+        chips = len(found.slice.devices)
+        alone = found
+        if chips > 1:
+            share = ml_collections.ConfigDict(config)
+            share.train.batch_size = config.train.batch_size // chips
+            share.mesh.data = share.mesh.fsdp = 1
+            if share.train.batch_size % share.optimizer.accumulate:
+                raise UsageError(f"--topology={name}: too many chips for optimizer.accumulate")
+            one = name.split(":")[0] + (":1x1x1" if name.count("x") == 2 else ":1x1")
+            alone = compile_step(share, tpu_slice(one))
+        lines.append(row(found, found.images_per_second / chips / alone.images_per_second))
+        print(lines[-1], file=sys.stderr)
+    return "\n".join(lines)
+
+
+def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
+    parts = experiment.build(config, where.devices)
+    start = time.monotonic()
+    lowered = experiment.train_step(parts).lower(
+        experiment.abstract_state(parts), experiment.abstract_batch(parts)
+    )
+    compiled = lowered.compile()
+    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    collectives = find_collectives(compiled.as_text())
+    # A part of an accumulated step is a loop's body, which the model counts once.
+    times = config.optimizer.accumulate
+    return Compiled(
+        slice=where,
+        batch=config.train.batch_size,
+        memory=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes,
+        flops=times * costs["flops"],
+        compute=times * costs["optimal_seconds"],
+        collectives=collectives,
+        communication=communication_seconds(collectives, where),
+        compilation=time.monotonic() - start,
+    )
+
+
+def find_collectives(hlo: str) -> dict[str, tuple[int, int]]:
+    """{kind: (how many, bytes of their results)} in the text of a compiled program."""
+    found = {}
+    for line in hlo.splitlines():
+        if not (match := _COLLECTIVE.search(line)):
+            continue
+        shapes, kind, started = match.groups()
+        arrays = _ARRAY.findall(shapes)
+        if started and kind != "all-reduce":
+            arrays = arrays[len(arrays) // 2 :]  # what went in stands before what comes out
+        size = sum(bytes_of(kind_of_array, lengths) for kind_of_array, lengths in arrays)
+        count, total = found.get(kind, (0, 0))
+        found[kind] = (count + 1, total + size)
+    return found
+
+
+def bytes_of(dtype: str, lengths: str) -> int:
+    size = BYTES.get(dtype, 8 if dtype.endswith("64") else 4)
+    for length in filter(None, lengths.split(",")):
+        size *= int(length)
+    return size
+
+
+def communication_seconds(collectives: dict[str, tuple[int, int]], where: Slice) -> float:
+    """Over a ring each chip sends what is reduced twice, and all else once."""
+    sent = sum((2 if kind == "all-reduce" else 1) * size for kind, (_, size) in collectives.items())
+    chips = len(where.devices)
+    return sent * (chips - 1) / chips / where.chip.interconnect
+
+
+def row(found: Compiled, efficiency: float) -> str:
+    chip, seconds = found.slice.chip, found.compute + found.communication
+    collectives = ", ".join(
+        f"{count} {kind}, {size / 2**20:.0f} MiB"
+        for kind, (count, size) in sorted(found.collectives.items())
+    )
+    cells = (
+        found.batch,
+        found.slice.name,
+        len(found.slice.devices),
+        f"{found.memory / 2**30:.2f}",
+        f"{chip.memory / 2**30:.0f}",
+        f"{found.flops / 1e9:,.0f}",
+        collectives or "none",
+        f"{1e3 * found.compute:.2f}",
+        f"{1e3 * found.communication:.2f}",
+        f"{found.images_per_second:,.0f}",
+        f"{found.flops / seconds / chip.flops:.0%}",
+        f"{efficiency:.0%}",
+        f"{found.compilation:.0f}",
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
