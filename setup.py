@@ -30,7 +30,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["soda_jax", "soda_jax.*"]),
     package_data={"soda_jax": ["py.typed", "explore.html"]},
-    entry_points={"console_scripts": ["soda_jax = soda_jax.__main__:main"]},
+    entry_points={"console_scripts": ["soda_jax = soda_jax.__main__:console"]},
     install_requires=[
         f"jax{JAX}",
         "flax>=0.12.0",

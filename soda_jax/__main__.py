@@ -27,6 +27,18 @@ COMMANDS = {
 }
 
 
+def console() -> None:
+    """`main` as a program.
+
+    After an error nothing is waited for: a thread of a save that failed may never end, nor other
+    processes of the run, that don't know of it yet.
+    """
+    if code := main():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; every expected error is one line on stderr."""
     try:
@@ -246,4 +258,4 @@ def set_environment() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

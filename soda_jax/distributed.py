@@ -9,6 +9,7 @@ ALLOWED = (
     "ADDRESS:PORT,COUNT,NUMBER: process 0's address, how many there are, which this one is"
 )
 MINUTES_TO_MEET = 10
+HEARTBEAT_SECONDS = 30  # a process that isn't heard of for so long is dead, and ends the others
 
 
 def parse(how: str) -> dict:
@@ -48,7 +49,7 @@ def join(how: str) -> None:
     import jax
 
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
         raise UsageError(f"--distributed={how}: {error}; {ALLOWED}") from error
     if not jax.process_index():

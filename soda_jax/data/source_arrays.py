@@ -1,8 +1,6 @@
 """Pictures in numpy files: .npz with named arrays, or .npy, which stays on the disk."""
 
 import os
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -102,11 +100,13 @@ class _Npz(NamedTuple):
 
 
 def _read_npz(path: str, split: str) -> _Npz:
+    opened = open(path, "rb")  # numpy leaves a file open that it finds damaged
     try:
-        file = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        file = np.load(opened, allow_pickle=False)
+    except Exception as error:  # a broken file makes numpy raise nearly anything
+        opened.close()
         raise ValueError(f"{path}: cannot be read as .npz ({error})") from error
-    with file:
+    with opened, file:
         keys = list(file.files)
         for divided in (True, False):
             image_key, label_key, factor_key = (
@@ -164,14 +164,14 @@ def _splits(keys: list[str]) -> list[str]:
 def _entry(file: np.lib.npyio.NpzFile, key: str, path: str) -> np.ndarray:
     try:
         return file[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except Exception as error:  # a broken file makes numpy raise nearly anything
         raise ValueError(f"{path}: its array {key!r} cannot be read ({error})") from error
 
 
 def _read(path: str) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a broken file makes numpy raise nearly anything
         raise ValueError(f"{path}: cannot be read as .npy ({error})") from error
 
 

@@ -1,0 +1,39 @@
+import pytest
+
+from soda_jax import compile as compile_loop
+from soda_jax.exit_codes import UsageError
+from soda_jax.tpu_slices import CHIPS, Slice, tpu_slice
+
+HLO = """
+  %all-reduce.1 = f32[512,512]{1,0:T(8,128)} all-reduce(%fusion), channel_id=1, to_apply=%add
+  %all-reduce.2 = (f32[8]{0}, bf16[4,2]{1,0}) all-reduce(%a, %b), channel_id=2, to_apply=%add
+  %ar = f32[16]{0} all-reduce-start(%c), channel_id=3, to_apply=%add
+  %ard = f32[16]{0} all-reduce-done(%ar)
+  %ag = (f32[4]{0}, f32[32]{0}) all-gather-start(%d), channel_id=4
+  %agd = f32[32]{0} all-gather-done(%ag)
+  %x = f32[] add(%all-reduce.1, %y)
+"""
+
+
+def test_collectives_are_counted_once_each_with_their_bytes():
+    found = compile_loop.find_collectives(HLO)
+    assert found == {
+        "all-reduce": (3, 512 * 512 * 4 + 8 * 4 + 8 * 2 + 16 * 4),
+        "all-gather": (1, 32 * 4),
+    }
+
+
+def test_a_ring_sends_what_is_reduced_twice():
+    slice_of_four = Slice("v5e:2x2", CHIPS["v5e"], [None] * 4)
+    rate = CHIPS["v5e"].interconnect
+    collectives = {"all-reduce": (1, 1000), "all-gather": (1, 400)}
+    seconds = compile_loop.communication_seconds(collectives, slice_of_four)
+    assert seconds == pytest.approx((2 * 1000 + 400) * 3 / 4 / rate)
+    alone = Slice("v5e:1x1", CHIPS["v5e"], [None])
+    assert compile_loop.communication_seconds(collectives, alone) == 0
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e-256", "v5e:2x", "16x16"])
+def test_a_slice_that_does_not_exist_is_refused_with_those_that_do(name):
+    with pytest.raises(UsageError, match="such as v5e:16x16.*v4, v5e, v5p, v6e"):
+        tpu_slice(name)

@@ -1,0 +1,104 @@
+"""The card of faults: `python -m tests.faults.card [--quick] [--only=NAMES]`, into docs/faults.md.
+
+A C compiler is needed for the faults of single file operations. Whole: about an hour on two cores.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import platform
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+CARD = ROOT / "docs" / "faults.md"
+SEED = 0
+
+
+def rows(folder: pathlib.Path, small: bool) -> dict:
+    """{name: a function that makes the trials}; `small` is a hundredth of the work."""
+    from tests.faults import corrupted, hosts, killed, mutated, poisoned
+
+    def n(whole: int, few: int) -> int:
+        return few if small else whole
+
+    def under(name: str) -> pathlib.Path:
+        path = folder / name
+        path.mkdir()
+        return path
+
+    every = n(5, 60)
+    return {
+        "kills": lambda: killed.random_kills(n(200, 2), SEED, under("kills")),
+        "kill": lambda: killed.struck("kill", every, under("kill")),
+        "enospc": lambda: killed.struck("enospc", every, under("enospc")),
+        "eio": lambda: killed.struck("eio", every, under("eio"), offset=3),
+        "terms": lambda: killed.random_terms(n(50, 2), SEED, under("terms")),
+        "hosts": lambda: hosts.host_kills(n(20, 1), SEED, under("hosts")),
+        "corruptions": lambda: corrupted.corruptions(n(10_000, 100), SEED, under("corruptions")),
+        "nan": lambda: poisoned.poisoned(n(100, 5), SEED, under("nan")),
+        "configs": lambda: mutated.mutated_configs(n(1000, 50), SEED),
+        "files": lambda: mutated.mutated_files(n(100_000, 1000), SEED, under("files")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few trials; docs are left alone")
+    parser.add_argument("--only", default="", help="names, with commas between")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        prepare(folder)
+        chosen = rows(folder, arguments.quick)
+        only = arguments.only.split(",") if arguments.only else list(chosen)
+        lines = []
+        for name in only:
+            began = time.monotonic()
+            result = chosen[name]()
+            lines.append(f"{result.row()[:-1]}| {(time.monotonic() - began) / 60:.1f} |")
+            print(lines[-1], flush=True)
+            for failure in result.failures[:5]:
+                print(f"    {failure}", flush=True)
+    if not arguments.quick:
+        CARD.parent.mkdir(exist_ok=True)
+        CARD.write_text("\n".join([*head(), *lines]) + "\n", encoding="utf-8")
+        print(CARD)
+
+
+def prepare(folder: pathlib.Path) -> None:
+    """What the processes of runs are given; before the first of them, and before JAX is asked."""
+    from tests.faults import killed
+
+    os.environ["FAULTS_CACHE"] = str(folder / "xla")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if library := killed.shim():
+        os.environ["LD_PRELOAD"] = str(library)
+
+
+def head() -> list[str]:
+    import jax
+    import orbax.checkpoint
+
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return [
+        "# Faults",
+        "",
+        "What soda_jax promises under each fault, and how often it was tried. Made by"
+        " `python -m tests.faults.card`; where nothing failed in n trials, the rate of failure is"
+        " below 3/n (95 %).",
+        "",
+        f"Commit {commit}, {datetime.date.today()}; Python {platform.python_version()},"
+        f" jax {jax.__version__}, orbax-checkpoint {orbax.checkpoint.__version__};"
+        f" {os.cpu_count()} CPU cores, {platform.system()}; seed {SEED}.",
+        "",
+        "| fault | promise | trials | failures | bound | seen | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""A few trials of each fault; `python -m tests.faults.card` makes all of them."""
+
+import gc
+import os
+
+import jax
+import pytest
+
+from tests.faults import corrupted, killed, mutated, poisoned
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The library that strikes is loaded by every process of a run, and does nothing unasked."""
+    cache = str(tmp_path_factory.mktemp("xla"))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    saved = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (cache, 0.0), strict=True):
+        jax.config.update(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULTS_CACHE", cache)
+        if library := killed.shim():
+            patch.setenv("LD_PRELOAD", str(library))
+        yield
+    for name, value in zip(names, saved, strict=True):
+        jax.config.update(name, value)
+
+
+def check(result, at_least):
+    assert not result.failures, "\n".join(result.failures)
+    assert result.trials >= at_least
+
+
+def test_a_step_that_is_nan_changes_nothing(tmp_path):
+    check(poisoned.poisoned(5, 1, tmp_path), 5)
+
+
+def test_configs_are_refused_or_built():
+    check(mutated.mutated_configs(60, 1), 60)
+
+
+def test_files_are_read_or_refused(tmp_path):
+    check(mutated.mutated_files(2000, 1, tmp_path), 2000)
+
+
+def test_killed_at_random_it_ends_in_the_same_bits(tmp_path):
+    check(killed.random_kills(2, 1, tmp_path, num_steps=30), 2)
+
+
+def test_sigterm_saves_and_ends_with_75(tmp_path):
+    check(killed.random_terms(2, 1, tmp_path), 2)
+
+
+@pytest.mark.parametrize("how", ["kill", "enospc"])
+def test_struck_in_the_middle_of_a_save(tmp_path, how):
+    if "LD_PRELOAD" not in os.environ:
+        pytest.skip("needs a C compiler")
+    check(killed.struck(how, 80, tmp_path, offset=1 if how == "enospc" else 50), 1)
+
+
+# Where Orbax finds a file damaged its threads and coroutines end with exceptions of their own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_changed_byte_never_becomes_a_weight(tmp_path):
+    check(corrupted.corruptions(150, 1, tmp_path), 150)
+    gc.collect()  # so that they end here
+
+
+@pytest.mark.slow
+def test_one_of_two_hosts_dies(tmp_path):
+    from tests.faults import hosts
+
+    check(hosts.host_kills(1, 1, tmp_path), 1)
