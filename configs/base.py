@@ -231,6 +231,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.novel_views = ml_collections.ConfigDict()  # the sampler is config.sample's
     config.novel_views.num_objects = 128  # of the test split
     config.novel_views.targets = 4  # views of each object that are drawn, from 1, 2, ... sources
+    config.novel_views.sources = 0  # up to so many; 0: as many as cameras.max_sources
     config.novel_views.num_shown = 6  # objects of the picture, and of the orbits
     config.novel_views.orbit_frames = 24  # cameras of an orbit
     config.novel_views.compare = ()  # workdirs of other models, such as a plain decoder's

@@ -53,7 +53,9 @@ CHANGEABLE = (
     *(
         key
         for key in FIELDS
-        if key.startswith(("mesh.", "probe.", "sample.", "evaluate.", "apply.", "explore."))
+        if key.startswith(
+            ("mesh.", "probe.", "sample.", "evaluate.", "apply.", "explore.", "novel_views.")
+        )
     ),
 )
 

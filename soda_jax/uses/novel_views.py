@@ -28,7 +28,8 @@ class Views:
 
     def __init__(self, model: Pretrained, test: PosedSource):
         config = model.parts.config
-        self.model, self.k, n = model, config.cameras.max_sources, config.novel_views.targets
+        self.model, n = model, config.novel_views.targets
+        self.k = config.novel_views.sources or config.cameras.max_sources
         count = min(config.novel_views.num_objects, len(test.starts) - 1)
         indices = pipeline.view_indices(config.seed, 0, count, test.starts, self.k + n)
         pictures = test.images(indices.reshape(-1)).reshape(*indices.shape, *test.image_shape)

@@ -1,10 +1,11 @@
 """The card of faults: `python -m tests.faults.card [--quick] [--only=NAMES]`, into docs/faults.md.
 
-A C compiler is needed for the faults of single file operations. Whole: about an hour on two cores.
+A C compiler is needed for the faults of single file operations. The whole takes hours on two cores.
 """
 
 import argparse
 import datetime
+import json
 import os
 import pathlib
 import platform
@@ -14,6 +15,7 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 CARD = ROOT / "docs" / "faults.md"
+ROWS = CARD.with_suffix(".json")
 SEED = 0
 
 
@@ -47,25 +49,31 @@ def rows(folder: pathlib.Path, small: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few trials; docs are left alone")
-    parser.add_argument("--only", default="", help="names, with commas between")
+    parser.add_argument("--only", default="", help="names of rows, with commas between")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         prepare(folder)
         chosen = rows(folder, arguments.quick)
-        only = arguments.only.split(",") if arguments.only else list(chosen)
-        lines = []
-        for name in only:
+        for name in arguments.only.split(",") if arguments.only else chosen:
             began = time.monotonic()
             result = chosen[name]()
-            lines.append(f"{result.row()[:-1]}| {(time.monotonic() - began) / 60:.1f} |")
-            print(lines[-1], flush=True)
+            minutes = (time.monotonic() - began) / 60
+            print(f"{name}: {result.row()} {minutes:.1f} minutes", flush=True)
             for failure in result.failures[:5]:
                 print(f"    {failure}", flush=True)
-    if not arguments.quick:
-        CARD.parent.mkdir(exist_ok=True)
-        CARD.write_text("\n".join([*head(), *lines]) + "\n", encoding="utf-8")
-        print(CARD)
+            if not arguments.quick:
+                keep(name, f"{result.row()[:-1]}| {minutes:.1f} | {commit()} |", list(chosen))
+
+
+def keep(name: str, row: str, order: list[str]) -> None:
+    """Puts a row in the place of the one that was there, and writes the page."""
+    kept = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+    kept[name] = row
+    CARD.parent.mkdir(exist_ok=True)
+    ROWS.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    lines = [kept[name] for name in order if name in kept]
+    CARD.write_text("\n".join([*head(), *lines]) + "\n", encoding="utf-8")
 
 
 def prepare(folder: pathlib.Path) -> None:
@@ -78,25 +86,28 @@ def prepare(folder: pathlib.Path) -> None:
         os.environ["LD_PRELOAD"] = str(library)
 
 
+def commit() -> str:
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def head() -> list[str]:
     import jax
     import orbax.checkpoint
 
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return [
         "# Faults",
         "",
-        "What soda_jax promises under each fault, and how often it was tried. Made by"
-        " `python -m tests.faults.card`; where nothing failed in n trials, the rate of failure is"
-        " below 3/n (95 %).",
+        "What soda_jax promises under each fault, and how often it was tried: made by"
+        " `python -m tests.faults.card`, or a row of it by `--only`. Where nothing failed in n trials,"
+        " the rate of failure is below 3/n (95 %).",
         "",
-        f"Commit {commit}, {datetime.date.today()}; Python {platform.python_version()},"
-        f" jax {jax.__version__}, orbax-checkpoint {orbax.checkpoint.__version__};"
-        f" {os.cpu_count()} CPU cores, {platform.system()}; seed {SEED}.",
+        f"{datetime.date.today()}; Python {platform.python_version()}, jax {jax.__version__},"
+        f" orbax-checkpoint {orbax.checkpoint.__version__}; {os.cpu_count()} CPU cores,"
+        f" {platform.system()}; seed {SEED}.",
         "",
-        "| fault | promise | trials | failures | bound | seen | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| fault | promise | trials | failures | bound | seen | minutes | commit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
 
 
