@@ -25,8 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.placement = "auto"  # device | host | auto: on the device as uint8 where it fits
     config.data.device_megabytes = 2048  # auto: the largest set that is kept on the device
     config.data.prefetch = 2  # host placement: batches made ahead
-    # Pictures to learn from that may be unreadable: the next one takes the place of each [D].
-    config.data.max_unreadable = 0
+    # Pictures that may be unreadable while training, in each process; the next takes their place.
+    config.data.max_unreadable = 0  # [D]
 
     # What each side of a pair sees. Source and target are drawn independently [R].
     config.views = ml_collections.ConfigDict()

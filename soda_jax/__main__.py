@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from soda_jax import preemption
@@ -36,6 +37,8 @@ def console() -> None:
     if code := main():
         sys.stdout.flush()
         sys.stderr.flush()
+        if "soda_jax.distributed" in sys.modules:
+            time.sleep(2.0)  # the others must end with their own code before their leader is gone
         os._exit(code)
 
 
@@ -107,6 +110,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
             from soda_jax import distributed
 
             distributed.join(arguments.distributed)
+            if not arguments.dry_run:
+                preemption.listen()  # JAX has put a listener in its place
         from soda_jax.pretrain import pretrain
 
         pretrain(config, workdir, dry_run=arguments.dry_run)

@@ -68,7 +68,7 @@ def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
         chips = len(found.slice.devices)
         alone = found
         if chips > 1:
-            share = ml_collections.ConfigDict(config)
+            share = config.copy_and_resolve_references()
             share.train.batch_size = config.train.batch_size // chips
             share.mesh.data = share.mesh.fsdp = 1
             if share.train.batch_size % share.optimizer.accumulate:

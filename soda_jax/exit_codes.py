@@ -26,6 +26,8 @@ BY_CLASS = {
     "builtins.MemoryError": MEMORY,
 }
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# What JAX says where another process of the run is gone: to be started again, as it must be.
+PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "heartbeat timeout")
 SHOWN = 10  # problems of a config
 
 
@@ -63,8 +65,11 @@ def exit_code(error: BaseException) -> int | None:
     for kind in type(error).__mro__:
         if (code := BY_CLASS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return code
-    if "RESOURCE_EXHAUSTED" in str(error) and "RuntimeError" in type(error).__name__:
-        return MEMORY
+    if "RuntimeError" in type(error).__name__:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return MEMORY
+        if any(words in str(error) for words in PEER_LOST):
+            return PREEMPTED
     raised_in = _module_that_raised(error)
     if isinstance(error, ModuleNotFoundError) and error.name is None:
         return CONFIG  # our own words: the config asks for an optional package
@@ -75,7 +80,9 @@ def exit_code(error: BaseException) -> int | None:
     ):
         return WORKDIR
     if isinstance(error, OSError) and error.errno in STORAGE:
-        return IO
+        # A picture that may not be read will not be readable next time.
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        return DATA if denied and raised_in.startswith("soda_jax.data.") else IO
     rooms = tuple(
         f"soda_jax.{room}." for room in ("data", "evaluation", "applications", "suites", "uses")
     )

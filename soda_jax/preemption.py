@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from soda_jax.exit_codes import PREEMPTED
 
 GRACE_SECONDS = 25.0  # then the run ends without a save; Kubernetes kills after 30
 
 _requested = threading.Event()
+_pipe: list[int] = []
 
 
 class Preempted(Exception):
@@ -19,35 +21,42 @@ class Preempted(Exception):
 def listen() -> None:
     """From here on SIGTERM is a request; a second one ends the process at once. Main thread only.
 
-    Among several processes JAX's own listener takes its place once they have met.
+    To be called again after `jax.distributed.initialize`, which puts a listener in its place.
     """
-    signal.signal(signal.SIGTERM, _on_signal)
+    if not _pipe:
+        _pipe.extend(os.pipe())
+        os.set_blocking(_pipe[1], False)
+        threading.Thread(target=_watch, name="soda_jax.preemption", daemon=True).start()
+    # The number of a signal comes through the pipe even while the main thread is in a long call,
+    # such as a compilation, where Python's own handlers wait.
+    signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
 
-def requested(step: int) -> bool:
-    """Whether to stop after this step: the same answer on every process, each of which asks."""
-    import jax
-
-    if jax.process_count() == 1:
-        return _requested.is_set()
-    from jax.experimental import multihost_utils
-
-    if not multihost_utils.reached_preemption_sync_point(step):
-        return False
-    if not _requested.is_set():
-        _begin_grace()
-    return True
+def requested() -> bool:
+    """Whether this process was asked to stop."""
+    return _requested.is_set()
 
 
-def _on_signal(*_) -> None:
-    if _requested.is_set():
-        os._exit(PREEMPTED)
-    print("soda_jax: SIGTERM: stopping after this step", file=sys.stderr, flush=True)
-    _begin_grace()
+def _watch() -> None:
+    while True:
+        if signal.SIGTERM not in os.read(_pipe[0], 64):
+            continue
+        if _requested.is_set():
+            os._exit(PREEMPTED)
+        _requested.set()
+        threading.Thread(target=_end_after_grace, daemon=True).start()
+        _tell("SIGTERM: stopping after this step")
 
 
-def _begin_grace() -> None:
-    _requested.set()
-    timer = threading.Timer(GRACE_SECONDS, os._exit, (PREEMPTED,))
-    timer.daemon = True
-    timer.start()
+def _end_after_grace() -> None:
+    time.sleep(GRACE_SECONDS)
+    _tell(f"{GRACE_SECONDS:g} s were not enough to save; the newest checkpoint is what there is")
+    os._exit(PREEMPTED)
+
+
+def _tell(line: str) -> None:
+    try:
+        print(f"soda_jax: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # whoever read it may be gone already

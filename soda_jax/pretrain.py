@@ -15,12 +15,12 @@ from soda_jax.array_types import Array
 from soda_jax.data.sources import Source
 from soda_jax.experiment import Experiment
 from soda_jax.observers import make_observers
-from soda_jax.training import metrics
+from soda_jax.training import metrics, processes
 from soda_jax.training.checkpoint import Checkpointer
 from soda_jax.training.progress import Profile, Progress
 from soda_jax.training.state import TrainState
 from soda_jax.watchdog import Watchdog
-from soda_jax.workdir import owned_workdir, prepare_workdir
+from soda_jax.workdir import WorkdirError, owned_workdir, prepare_workdir
 
 # A step compiles first, a measure may draw hundreds of pictures: how much longer they may take.
 SLOW = 6.0
@@ -40,6 +40,7 @@ class Run:
       skipped: steps in a row, up to now, whose update was not made.
       unobserved: whether the step that the run goes on from was saved before it was measured.
       fingerprint: of the pictures.
+      stop: whether one of several processes was asked to stop; all learn of it at the same step.
     """
 
     parts: Experiment
@@ -53,6 +54,7 @@ class Run:
     skipped: int
     unobserved: bool
     fingerprint: str
+    stop: bool = False
 
     def due(self, step: int, last: bool) -> list[Callable[[int, TrainState], None]]:
         return [run for every, run in self.observers if every and (step % every == 0 or last)]
@@ -64,6 +66,7 @@ class Run:
           NonFiniteLossError: more than config.train.max_skipped steps in a row were skipped.
         """
         config = self.parts.config.train
+        self.stop = bool(values.pop("stop", False))
         if values.pop("finite"):
             self.skipped = 0
             self.window.add(values)
@@ -114,8 +117,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
         return
     workdir = prepare_workdir(workdir)
     with contextlib.ExitStack() as stack:
-        if not jax.process_index():
-            stack.enter_context(owned_workdir(workdir))
+        own(workdir, stack)
         watchdog = stack.enter_context(Watchdog(config.train.stall_seconds))
         watchdog.expect(SLOW)
         train_source = experiment.open_data(parts, "train")
@@ -129,7 +131,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
             )
         )
         saved, start, state = {}, 0, None
-        if checkpointer.latest_step() is not None:
+        if not checkpointer.is_empty():
             state, saved = checkpointer.restore(experiment.abstract_state(parts))
             start = int(state.step)
             check_data(saved, train_source)
@@ -137,9 +139,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
         batches = stack.enter_context(experiment.open_batches(parts, train_source, start))
         state = state or experiment.init_state(parts)
         writer = stack.enter_context(
-            metrics.Writer(
-                workdir, resume_step=start, resume_size=saved.get("metrics_size") or None
-            )
+            metrics.Writer(workdir, resume_step=start, resume_size=saved.get("metrics_size"))
         )
         announce(parts, train_source, start, state)
         if not jax.process_index():
@@ -163,7 +163,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
 
 def run_steps(run: Run, state: TrainState) -> TrainState:
     """The loop itself: the host reads the metrics of step n - 1 while step n runs."""
-    config, start = run.parts.config.train, int(state.step)
+    config, start, several = run.parts.config.train, int(state.step), jax.process_count() > 1
     step_fn = run.parts.step(experiment.train_step)
     quiet = io.StringIO() if jax.process_index() else None
     progress = Progress(config.num_steps, config.batch_size, quiet)
@@ -182,9 +182,11 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
         run.watchdog.expect(SLOW if step == start + 1 else 1.0)
         run.profile.step(step, state)
         state, step_metrics = step_fn(state, next(run.batches))
+        if several:
+            step_metrics["stop"] = processes.anywhere(run.parts.mesh, preemption.requested())
         record(pending.exchange(step, step_metrics))
         last = step == config.num_steps
-        due, stop = run.due(step, last), preemption.requested(step)
+        due, stop = run.due(step, last), run.stop if several else preemption.requested()
         save = stop or last or step % config.checkpoint_every == 0
         if not due and not save:
             continue
@@ -205,6 +207,18 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
     progress.close()
     run.profile.close()
     return state
+
+
+def own(workdir: str, stack: contextlib.ExitStack) -> None:
+    """Process 0 locks the workdir; where it can't, all processes are refused."""
+    refusal = None
+    if not jax.process_index():
+        try:
+            stack.enter_context(owned_workdir(workdir))
+        except WorkdirError as error:
+            refusal = error
+    if not processes.agree(refusal is None):
+        raise refusal or WorkdirError(f"workdir {workdir}: process 0 can't have it")
 
 
 def tell(line: str) -> None:

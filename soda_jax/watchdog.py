@@ -21,7 +21,7 @@ class Watchdog:
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._tick = min(1.0, seconds / 10)
-        self._left = float("inf")
+        self._left = self._limit = float("inf")
         self._closed = threading.Event()
         if seconds:
             threading.Thread(target=self._watch, name="soda_jax.watchdog", daemon=True).start()
@@ -34,14 +34,14 @@ class Watchdog:
 
     def expect(self, times: float = 1.0) -> None:
         """All is well; the next call comes within `seconds`, or `times` as many."""
-        self._left = self._seconds * times
+        self._left = self._limit = self._seconds * times
 
     def _watch(self) -> None:
         while not self._closed.wait(self._tick):
             self._left -= self._tick
             if self._left < 0:
                 print(
-                    f"soda_jax: error: nothing has moved for over {self._seconds:g} s "
+                    f"soda_jax: error: nothing has moved for {self._limit:g} s "
                     "(config.train.stall_seconds); where each thread stands:",
                     file=sys.stderr,
                     flush=True,

@@ -36,13 +36,17 @@ def prepare_workdir(path: str) -> str:
 def owned_workdir(folder: str) -> Iterator[None]:
     """Nobody else trains in this workdir until the block ends, or the process does.
 
-    A file .lock is locked and says who holds it. Where the file system has no locks, it goes on
-    without one, and says so.
+    A file .lock is locked and says who holds it, as far as the file system's locks reach: some
+    mounts keep them to one host. Where there are none it goes on without, and says so.
 
     Raises:
       WorkdirError: another process has it.
     """
-    with open(os.path.join(folder, ".lock"), "a+", encoding="utf-8") as file:
+    try:
+        file = open(os.path.join(folder, ".lock"), "a+", encoding="utf-8")
+    except OSError as error:
+        raise _refusal(folder, error) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -92,8 +92,10 @@ def raised(function, *arguments) -> BaseException:
 
 def test_exit_codes_of_what_a_loop_may_raise():
     from soda_jax.data import sources
+    from soda_jax.preemption import Preempted
     from soda_jax.training.checkpoint import SaveError
     from soda_jax.training.checkpoint_reader import CheckpointMismatch, CheckpointReader
+    from soda_jax.training.integrity import CorruptCheckpoint
 
     def fail(error):
         raise error
@@ -107,6 +109,9 @@ def test_exit_codes_of_what_a_loop_may_raise():
         (WorkdirError("x"), 73),
         (MemoryError(), 71),
         (type("XlaRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: Out of memory"), 71),
+        (type("JaxRuntimeError", (RuntimeError,), {})("Gloo: Connection closed by peer [x]"), 75),
+        (CorruptCheckpoint("x"), 65),
+        (Preempted("x"), 75),
         (KeyboardInterrupt(), 130),
         (ValueError("nobody expected this"), None),
         (FileNotFoundError(errno.ENOENT, "nobody expected this"), None),

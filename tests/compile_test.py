@@ -1,6 +1,10 @@
+import math
+import pathlib
+
 import pytest
 
 from soda_jax import compile as compile_loop
+from soda_jax.config_schema import load
 from soda_jax.exit_codes import UsageError
 from soda_jax.tpu_slices import CHIPS, Slice, tpu_slice
 
@@ -31,6 +35,35 @@ def test_a_ring_sends_what_is_reduced_twice():
     assert seconds == pytest.approx((2 * 1000 + 400) * 3 / 4 / rate)
     alone = Slice("v5e:1x1", CHIPS["v5e"], [None])
     assert compile_loop.communication_seconds(collectives, alone) == 0
+
+
+def test_a_chip_alone_gets_its_share_and_the_config_stays(monkeypatch):
+    config = load(str(pathlib.Path(__file__).parents[1] / "configs" / "smoke.py"))
+    asked = []
+
+    def compile_step(config, where):
+        asked.append((where.name, config.train.batch_size, config.mesh.data))
+        seconds = 1.0 if len(where.devices) == 1 else 1.25
+        return compile_loop.Compiled(
+            slice=where,
+            batch=config.train.batch_size,
+            memory=2**30,
+            flops=1e12,
+            compute=seconds,
+            collectives={},
+            communication=0.0,
+            compilation=1.0,
+        )
+
+    def devices(name):
+        return Slice(name, CHIPS["v5e"], [None] * math.prod(map(int, name[4:].split("x"))))
+
+    monkeypatch.setattr(compile_loop, "compile_step", compile_step)
+    monkeypatch.setattr(compile_loop, "tpu_slice", devices)
+    table = compile_loop.compile_for(config, ["v5e:2x2", "v5e:2x4"])
+    assert asked == [("v5e:2x2", 16, -1), ("v5e:1x1", 4, 1), ("v5e:2x4", 16, -1), ("v5e:1x1", 2, 1)]
+    # 16 pictures in 1.25 s on 4 chips are 3.2 a chip, of 4 that a chip alone makes in 1 s.
+    assert "| 80% |" in table.splitlines()[2]
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e-256", "v5e:2x", "16x16"])

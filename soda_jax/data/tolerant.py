@@ -7,6 +7,8 @@ import numpy as np
 
 from soda_jax.data.records import Source
 
+UNREADABLE = (ValueError, FileNotFoundError)  # not a disk that fails today and not tomorrow
+
 
 class Tolerant:
     """The pictures of a source, with the next readable one in the place of one that is not.
@@ -15,7 +17,8 @@ class Tolerant:
 
     Args:
       source: pictures without cameras.
-      most: so many different ones may be unreadable; one more is raised as it is.
+      most: so many different ones may be unreadable, of those that this process has met since it
+        began; one more is raised as it is.
     """
 
     def __init__(self, source: Source, most: int):
@@ -28,21 +31,21 @@ class Tolerant:
         return len(self._source)
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """uint8 [b h w c]; ValueError or OSError where too many can't be read."""
+        """uint8 [b h w c]; ValueError or FileNotFoundError where too many can't be read."""
         try:
             return self._source.images(indices)
-        except (ValueError, OSError):
+        except UNREADABLE:
             return np.stack([self._image(int(index)) for index in indices])
 
     def _image(self, index: int) -> np.ndarray:
         while True:
             try:
                 return self._source.images(np.array([index]))[0]
-            except (ValueError, OSError) as error:
+            except UNREADABLE as error:
                 with self._lock:
                     new = index not in self._unreadable
                     self._unreadable.add(index)
-                    if len(self._unreadable) > self._most:
+                    if len(self._unreadable) > min(self._most, len(self) - 1):
                         raise
                 if new:
                     print(f"soda_jax: left out: {error}", file=sys.stderr)

@@ -14,9 +14,12 @@ from etils import epath
 
 from soda_jax.array_types import PyTree
 from soda_jax.training import integrity
-from soda_jax.training.checkpoint_reader import CheckpointReader, agree, first_line
+from soda_jax.training.checkpoint_reader import CheckpointReader, first_line
 from soda_jax.training.checkpoint_steps import FinishedSteps, set_aside
 from soda_jax.training.integrity import named_leaves
+from soda_jax.training.processes import agree
+
+_SLOWEST_SAVE = 300  # seconds that processes wait for one whose save may have failed
 
 
 class SaveError(RuntimeError):
@@ -26,12 +29,12 @@ class SaveError(RuntimeError):
 class Checkpointer(CheckpointReader):
     """The checkpoints of a run that trains; a context manager.
 
-    Corrupt ones that `restore` passes over are renamed N.corrupt: their steps will be saved again.
+    Damaged ones that `restore` passes over are renamed N.corrupt: their steps are saved again.
 
     Args:
       workdir: the run's directory, local or gs://.
       keep: finished checkpoints that stay; an older one goes once a newer one is committed.
-      asynchronous: `save` returns when the arrays are copied, and writes in the background. An
+      asynchronous: `save` returns when the arrays are hashed and copied, and writes behind. An
         error of the background raises `SaveError` at the next `save`, `wait` or `close`.
     """
 
@@ -141,6 +144,7 @@ class Checkpointer(CheckpointReader):
                 step_name_format=FinishedSteps(),
                 cleanup_tmp_directories=True,  # a killed save would block its step for ever
                 enable_async_checkpointing=self._asynchronous,
+                async_options=ocp.AsyncOptions(timeout_secs=_SLOWEST_SAVE),
             ),
         )
 
@@ -168,11 +172,11 @@ class Checkpointer(CheckpointReader):
         self.wait()
         return super()._intact(step, read)
 
-    def _passed_over(self, corrupt: list[int]) -> None:
-        if not corrupt:
+    def _passed_over(self, damaged: list[int]) -> None:
+        if not damaged:
             return
         if not jax.process_index():
-            for step in corrupt:
+            for step in damaged:
                 logging.warning("%s keeps it", set_aside(self._directory / str(step)))
         agree(True)  # nobody lists the steps before they have been renamed
         self._manager.reload()

@@ -5,8 +5,10 @@ is known of the run, and the digest of each array, as JSON). Names never contain
 unfinished directory is not a step. Only the files checkpoint*.py use Orbax.
 """
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,12 +17,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
 from soda_jax.array_types import PyTree
 from soda_jax.training import integrity
 from soda_jax.training.checkpoint_steps import is_finished, steps_by_name
 from soda_jax.training.integrity import CorruptCheckpoint, named_leaves
+from soda_jax.training.processes import agree, of_process_0
 
 _SHOWN = 3  # differing leaves that a message names; the others are counted
 
@@ -47,12 +49,12 @@ class CheckpointReader:
         return self._finished()[::-1]
 
     def latest_step(self) -> int | None:
-        """The newest step with a finished checkpoint, or None: process 0's answer on every process.
+        """The newest step with a finished checkpoint, or None; arrays are not read."""
+        return next(iter(of_process_0(self._finished())), None)
 
-        A cheap check of the structure, newest first: arrays are not read.
-        """
-        finished = (s for s in steps_by_name(self._directory) if self._is_finished(s))
-        return _of_process_0(next(finished, None))
+    def is_empty(self) -> bool:
+        """Whether nothing was ever saved, be it damaged or not."""
+        return not of_process_0(steps_by_name(self._directory))
 
     def restore(self, abstract_state: PyTree, step: int | None = None) -> tuple[PyTree, dict]:
         """The state, bitwise as it was saved, and the run's record.
@@ -83,10 +85,6 @@ class CheckpointReader:
         """
         return self._intact(step, lambda step: (self._read_part(step, abstract), step))
 
-    def restore_run(self, step: int | None = None) -> dict[str, Any]:
-        """The run's record that was saved with this step (None: the newest intact one)."""
-        return self._intact(step, lambda step: integrity.unseal(step, self._read_record(step))[0])
-
     def _finished(self) -> list[int]:
         return [step for step in steps_by_name(self._directory) if self._is_finished(step)]
 
@@ -95,55 +93,52 @@ class CheckpointReader:
 
     def _intact(self, step: int | None, read: Callable[[int], Any]) -> Any:
         """What `read` finds in a step, or in the newest that is intact."""
-        if step is not None and not self._is_finished(step):
-            steps = ", ".join(map(str, self.steps())) or "none"
-            raise FileNotFoundError(
-                f"{self._directory} has no finished checkpoint of step {step}; it has: {steps}"
-            )
+        there = of_process_0(steps_by_name(self._directory))
         if step is not None:
+            if step not in there:
+                steps = ", ".join(map(str, self.steps())) or "none"
+                raise FileNotFoundError(
+                    f"{self._directory} has no finished checkpoint of step {step}; it has: {steps}"
+                )
             return read(step)
-        newest, corrupt, found = self.latest_step(), [], None
-        if newest is None:
+        if not there:
             raise FileNotFoundError(
                 f"{self._workdir} has no finished checkpoint; train one with"
                 f" python -m soda_jax pretrain --config=... --workdir={self._workdir}"
             )
-        for step in [s for s in self._finished() if s <= newest]:
+        problems = []
+        for step in there:
             try:
                 found = read(step)
-                break
             except CorruptCheckpoint as error:
-                corrupt.append((step, str(error)))
-        else:
-            raise CorruptCheckpoint(
-                f"no checkpoint in {self._directory} is intact: "
-                + "; ".join(f"{step}: {problem}" for step, problem in corrupt)
-            )
-        for damaged, problem in corrupt:
-            logging.warning(
-                "%s/%d is corrupt: %s; step %d is taken", self._directory, damaged, problem, step
-            )
-        self._passed_over([damaged for damaged, _ in corrupt])
-        return found
+                problems.append(f"{self._directory}/{step} is damaged: {error}")
+                continue
+            for problem in problems:
+                logging.warning("%s; step %d is taken", problem, step)
+            self._passed_over(there[: len(problems)])
+            return found
+        raise CorruptCheckpoint("no checkpoint is intact: " + "; ".join(problems))
 
-    def _passed_over(self, corrupt: list[int]) -> None:
-        """What to do about corrupt steps that are newer than the one that was taken."""
+    def _passed_over(self, damaged: list[int]) -> None:
+        """What to do about damaged steps that are newer than the one that was taken."""
 
     def _read(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict]:
-        run, leaves = self._described(step)
-        _check_matches(step, abstract_state, self._saved_leaves(step, leaves))
+        run, leaves, saved = _unanimous(lambda: self._describe(step))
+        _check_matches(step, abstract_state, saved)
         return self._read_state(step, abstract_state, leaves), run
 
     def _read_part(self, step: int, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
-        _, leaves = self._described(step)
+        _, leaves, saved = _unanimous(lambda: self._describe(step))
         parts = {name: tree for name, tree in abstract.items() if jax.tree.leaves(tree)}
         # A part without leaves (batch_stats of a net without batch norm) is checked, not read.
-        saved = self._saved_leaves(step, leaves)
         _check_matches(step, dict(abstract), saved, parts=set(abstract))
         restored = self._read_state(step, parts, leaves) if parts else {}
         return {name: restored.get(name, tree) for name, tree in abstract.items()}
 
-    def _described(self, step: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def _describe(self, step: int) -> tuple[dict, dict | None, dict[str, tuple[tuple, str]]]:
+        """The run's record, the digests (None: too old to have any), and what arrays there are."""
+        if not self._is_finished(step):
+            raise CorruptCheckpoint("a part of it is missing")
         run, leaves = integrity.unseal(step, self._read_record(step))
         if leaves is None:
             logging.warning(
@@ -151,17 +146,16 @@ class CheckpointReader:
                 self._directory,
                 step,
             )
-        return run, leaves
+        return run, leaves, self._saved_leaves(step, leaves)
 
     def _saved_leaves(self, step: int, leaves: dict | None) -> dict[str, tuple[tuple, str]]:
         """Shape and dtype of each leaf, from the metadata, which must agree with the record."""
-        try:
-            metadata = ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / "state")
+        handler = ocp.PyTreeCheckpointHandler()
+        with _damage("its metadata"):
+            metadata = handler.metadata(self._directory / str(step) / "state")
             # Older releases return the tree itself.
             found = dict(named_leaves(getattr(metadata, "tree", metadata)))
             described = {name: integrity.describe(leaf) for name, leaf in found.items()}
-        except Exception as error:
-            raise CorruptCheckpoint(f"its metadata can't be read: {first_line(error)}") from error
         if leaves is not None and described != {
             name: {key: leaf[key] for key in ("dtype", "shape")} for name, leaf in leaves.items()
         }:
@@ -174,10 +168,11 @@ class CheckpointReader:
                 raise ValueError(
                     f"{name} has no sharding: give jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
                 )
-        problem = None
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            try:
-                state = reader.restore(
+
+        def read() -> PyTree:
+            # Without Orbax's own barrier, which a process that can't read would never reach.
+            with _damage("an array"):
+                return ocp.PyTreeCheckpointHandler().restore(
                     self._directory / str(step) / "state",
                     args=ocp.args.PyTreeRestore(
                         item=abstract,
@@ -185,24 +180,18 @@ class CheckpointReader:
                         partial_restore=True,  # the check that nothing is missing is ours
                     ),
                 )
-            except Exception as error:
-                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                    raise
-                problem = f"can't be read: {first_line(error)}"
-        if not agree(not problem):
-            raise CorruptCheckpoint(problem or "another process can't read it")
+
+        state = _unanimous(read)
         if leaves is not None:
-            integrity.check(state, leaves)
+            _unanimous(lambda: integrity.check(state, leaves))
         # A restored array may lie in memory that XLA doesn't own and can't take over by donation.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return jax.jit(_copy, donate_argnums=0, out_shardings=shardings)(state)
 
     def _read_record(self, step: int) -> dict[str, Any]:
         handler = ocp.JsonCheckpointHandler()
-        try:
+        with _damage("its record"):
             return handler.restore(self._directory / str(step) / "run", args=ocp.args.JsonRestore())
-        except Exception as error:
-            raise CorruptCheckpoint(f"its record can't be read: {first_line(error)}") from error
 
 
 def _absolute(workdir: str | os.PathLike[str]) -> epath.Path:
@@ -216,19 +205,31 @@ def first_line(error: Exception) -> str:
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 
-def _of_process_0(step: int | None) -> int | None:
-    # Hosts see a shared file system at slightly different times: one of them decides.
-    if jax.process_count() == 1:
-        return step
-    answer = multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step))
-    return None if int(answer) < 0 else int(answer)
+@contextlib.contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """What goes wrong inside is the checkpoint's fault, unless memory or the storage fails."""
+    try:
+        yield
+    except Exception as error:
+        memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        gone = FileNotFoundError | NotADirectoryError | IsADirectoryError
+        if memory or isinstance(error, OSError) and error.errno and not isinstance(error, gone):
+            raise
+        if "OS error" in str(error):  # as TensorStore tells of it
+            raise OSError(errno.EIO, first_line(error)) from error
+        raise CorruptCheckpoint(f"{what} can't be read: {first_line(error)}") from error
 
 
-def agree(well: bool) -> bool:
-    """Whether all is well on every process."""
-    if jax.process_count() == 1:
-        return well
-    return bool(multihost_utils.process_allgather(np.int32(well)).min())
+def _unanimous(look: Callable[[], Any]) -> Any:
+    """What `look` finds, if no process finds damage; else all of them raise CorruptCheckpoint."""
+    found, problem = None, None
+    try:
+        found = look()
+    except CorruptCheckpoint as error:
+        problem = error
+    if not agree(problem is None):
+        raise problem or CorruptCheckpoint("another process finds it damaged")
+    return found
 
 
 def _copy(tree: PyTree) -> PyTree:

@@ -9,11 +9,11 @@ from etils import epath
 
 
 def steps_by_name(directory: epath.Path) -> list[int]:
-    """Steps by the names of the directories alone, newest first."""
+    """Steps of the directories that aren't empty, by their names alone, newest first."""
     if not directory.exists():
         return []
-    names = (path.name for path in directory.iterdir())
-    return sorted((int(name) for name in names if _is_step_name(name)), reverse=True)
+    paths = [path for path in directory.iterdir() if _is_step_name(path.name)]
+    return sorted((int(path.name) for path in paths if any(path.iterdir())), reverse=True)
 
 
 def is_finished(directory: epath.Path) -> bool:
@@ -24,8 +24,8 @@ def is_finished(directory: epath.Path) -> bool:
         json.loads((directory / "run" / "metadata").read_text())
         manifest = (directory / "state" / "manifest.ocdbt").stat().length > 0
         return manifest and commit.get("commit_timestamp_nsecs") is not None
-    except (OSError, ValueError, AttributeError):
-        return False
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+        return False  # any other error says nothing about the checkpoint
 
 
 class FinishedSteps:
@@ -49,7 +49,7 @@ class FinishedSteps:
 
 
 def set_aside(directory: epath.Path) -> epath.Path:
-    """Renames a corrupt step to N.corrupt (or N.corrupt-2, ...), so that nothing is lost."""
+    """Renames a damaged step to N.corrupt (or N.corrupt-2, ...), so that nothing is lost."""
     count, path = 1, directory.with_name(f"{directory.name}.corrupt")
     while path.exists():
         count += 1

@@ -41,11 +41,15 @@ def digests(state: PyTree) -> dict[str, dict[str, Any]]:
     Raises:
       NonFiniteStateError: an array has an infinity or NaN.
     """
+    found, pending = {}, []
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        found = {
-            name: pool.submit(_digest, name, _whole(leaf)) for name, leaf in named_leaves(state)
-        }
-        return {name: future.result() for name, future in found.items()}
+        for name, leaf in named_leaves(state):
+            if len(pending) == _THREADS:  # so few arrays are held whole
+                concurrent.futures.wait(pending[:1])
+                pending.pop(0)
+            found[name] = pool.submit(_digest, name, _whole(leaf))
+            pending.append(found[name])
+    return {name: future.result() for name, future in found.items()}
 
 
 def describe(leaf: Any) -> dict[str, Any]:

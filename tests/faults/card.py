@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -39,6 +40,7 @@ def rows(folder: pathlib.Path, small: bool) -> dict:
         "eio": lambda: killed.struck("eio", every, under("eio"), offset=3),
         "terms": lambda: killed.random_terms(n(50, 2), SEED, under("terms")),
         "hosts": lambda: hosts.host_kills(n(20, 1), SEED, under("hosts")),
+        "host_terms": lambda: hosts.host_terms(n(20, 1), SEED, under("host_terms")),
         "corruptions": lambda: corrupted.corruptions(n(10_000, 100), SEED, under("corruptions")),
         "nan": lambda: poisoned.poisoned(n(100, 5), SEED, under("nan")),
         "configs": lambda: mutated.mutated_configs(n(1000, 50), SEED),
@@ -54,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         prepare(folder)
-        chosen = rows(folder, arguments.quick)
+        chosen, failed = rows(folder, arguments.quick), 0
         for name in arguments.only.split(",") if arguments.only else chosen:
             began = time.monotonic()
             result = chosen[name]()
@@ -62,8 +64,11 @@ def main() -> None:
             print(f"{name}: {result.row()} {minutes:.1f} minutes", flush=True)
             for failure in result.failures[:5]:
                 print(f"    {failure}", flush=True)
+            failed += len(result.failures)
             if not arguments.quick:
                 keep(name, f"{result.row()[:-1]}| {minutes:.1f} | {commit()} |", list(chosen))
+
+    sys.exit(failed > 0)
 
 
 def keep(name: str, row: str, order: list[str]) -> None:
@@ -99,8 +104,8 @@ def head() -> list[str]:
         "# Faults",
         "",
         "What soda_jax promises under each fault, and how often it was tried: made by"
-        " `python -m tests.faults.card`, or a row of it by `--only`. Where nothing failed in n trials,"
-        " the rate of failure is below 3/n (95 %).",
+        " `python -m tests.faults.card`, or a row of it by `--only`. Where nothing failed in n"
+        " trials, the rate of failure is below 3/n (95 %).",
         "",
         f"{datetime.date.today()}; Python {platform.python_version()}, jax {jax.__version__},"
         f" orbax-checkpoint {orbax.checkpoint.__version__}; {os.cpu_count()} CPU cores,"

@@ -66,7 +66,8 @@ def test_a_changed_byte_never_becomes_a_weight(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_of_two_hosts_dies(tmp_path):
+def test_one_of_two_hosts_dies_or_is_asked_to_stop(tmp_path):
     from tests.faults import hosts
 
     check(hosts.host_kills(1, 1, tmp_path), 1)
+    check(hosts.host_terms(2, 1, tmp_path), 2)

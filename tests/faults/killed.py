@@ -48,7 +48,7 @@ def random_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 6
             result.expect(done - began <= 2 * INTERVAL, f"went back from {done} to {began}")
         done = runs.last_line(workdir) if workdir.exists() else 0
         if code == -signal.SIGKILL:
-            result.trials += 1
+            result.trials += run.resumed_from is not None  # before, there was nothing to lose
         else:
             result.expect(code == 0, f"exit {code}: {run.log.read_text()[-300:]}")
             result.expect(not (odd := differences(workdir, num_steps)), f"differ: {odd[:3]}")
@@ -64,7 +64,7 @@ def random_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 6
 def random_terms(count: int, seed: int, folder: pathlib.Path, num_steps: int = 3000) -> Result:
     """SIGTERM at random times; the next start must lose nothing."""
     result = Result("SIGTERM at a random time", "exit 75 in time, no step is lost")
-    draw, number = random.Random(seed), 0
+    draw, number, done = random.Random(seed), 0, 0
     while result.trials < count:
         workdir = folder / f"terms{number}"
         run = runs.start(workdir, f"train.num_steps={num_steps}")
@@ -76,12 +76,14 @@ def random_terms(count: int, seed: int, folder: pathlib.Path, num_steps: int = 3
             result.most("slowest exit, s", runs.time.monotonic() - sent)
             result.trials += 1
             result.expect(code == 75, f"exit {code}: {run.log.read_text()[-300:]}")
+            began = run.resumed_from
+            result.expect(began in (None, done), f"went on from {began}, not {done}")
             steps = runs.steps(workdir) if workdir.exists() else []
-            done = runs.last_line(workdir) if steps else 0
-            result.expect(not steps or steps[-1] == done, f"saved {steps}, made {done}")
+            done = runs.last_line(workdir) if workdir.exists() else 0
+            result.expect((steps or [0])[-1] == done, f"saved {steps}, made {done}")
         else:
             result.expect(run.process.exitcode == 0, f"exit {run.process.exitcode}")
-            number += 1
+            number, done = number + 1, 0
     return result
 
 

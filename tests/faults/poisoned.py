@@ -1,4 +1,4 @@
-"""Row 6: steps whose loss is NaN."""
+"""Row 6: steps whose loss is NaN, or finite with gradients that are NaN."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import json
 import pathlib
 import random
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -15,6 +16,16 @@ from soda_jax.training import integrity, step
 from soda_jax.training.checkpoint_reader import CheckpointReader
 from tests.faults.results import Result
 from tests.faults.runs import TINY
+
+
+@jax.custom_vjp
+def spoil_gradient(value, bad):
+    return value
+
+
+spoil_gradient.defvjp(
+    lambda value, bad: (value, bad), lambda bad, g: (jnp.where(bad, jnp.nan, g), None)
+)
 
 
 @contextlib.contextmanager
@@ -28,7 +39,10 @@ def poisoning(bad: list[int]):
         def poisoned_step(state, images):
             def loss(*arguments):
                 value, stats = clean_loss(*arguments)
-                return jnp.where(jnp.isin(state.step + 1, steps), jnp.nan, value), stats
+                bad = jnp.isin(state.step + 1, steps)
+                # Every other one has a loss that is finite, and gradients that are not.
+                of_loss = bad & (state.step % 2 == 0)
+                return jnp.where(of_loss, jnp.nan, spoil_gradient(value, bad & ~of_loss)), stats
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(step, "training_loss", loss)
@@ -64,7 +78,7 @@ def arrays(workdir: pathlib.Path, at: int | None = None) -> dict:
 def poisoned(count: int, seed: int, folder: pathlib.Path) -> Result:
     """NaN at random steps of one run, steps of a save among them; the run goes on."""
     result = Result(
-        "a loss that is NaN",
+        "a loss, or gradients, that are NaN",
         "the step changes nothing, no checkpoint has a NaN, resumed runs end in the same bits; "
         "more than 10 in a row end the run before a save",
     )

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from soda_jax.training.checkpoint import Checkpointer, SaveError
 from soda_jax.training.checkpoint_reader import CheckpointMismatch, CheckpointReader
+from soda_jax.training.integrity import CorruptCheckpoint, NonFiniteStateError
 from soda_jax.training.state import TrainState
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_what_is_restored_is_bitwise_what_was_saved(tmp_path, state, asynchronou
         assert checkpointer.steps() == [2, 5] and checkpointer.latest_step() == 5
         restored, run = checkpointer.restore(abstract(state))
         assert_same_bits(restored, later)
-        assert run == {"seed": 8} == checkpointer.restore_run()
+        assert run == {"seed": 8}
         restored, run = checkpointer.restore(abstract(state), step=2)
         assert_same_bits(restored, state)
         assert run == {"seed": 7, "config": {"name": "base", "lr": 1e-4}}
@@ -308,7 +309,9 @@ def test_only_finished_directories_are_steps(tmp_path, state):
     checkpointer = CheckpointReader(tmp_path)
     assert checkpointer.steps() == [90, 95]
     assert checkpointer.latest_step() == 95
-    assert checkpointer.restore_run() == {"at": 95}
+    assert checkpointer.restore(abstract(state))[1] == {"at": 95}
+    with pytest.raises(CorruptCheckpoint, match="a part of it is missing"):
+        checkpointer.restore(abstract(state), step=96)
     with pytest.raises(FileNotFoundError, match="no finished checkpoint of step 99.* 90, 95"):
         checkpointer.restore(abstract(state), step=99)
 
@@ -356,6 +359,74 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
 
 
+def flip_a_bit(workdir, step):
+    """In the largest file of a step's arrays, where no checksum of Orbax's looks."""
+    files = (workdir / "checkpoints" / str(step) / "state").rglob("*")
+    path = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 8
+    path.write_bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_damaged_steps_are_set_aside_and_saved_again(tmp_path, caplog):
+    def tree(step):
+        return {"x": jax.random.normal(jax.random.key(step), (100, 100))}
+
+    with Checkpointer(tmp_path, asynchronous=False, keep=5) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(step, tree(step), {"at": step})
+            checkpointer.verify(step)
+        flip_a_bit(tmp_path, 3)
+        with pytest.raises(SaveError, match="step 3 .*reads back wrong"):
+            checkpointer.verify(3)
+    (tmp_path / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_bytes(b"")
+    template = abstract(tree(1))
+    with pytest.raises(CorruptCheckpoint):
+        CheckpointReader(tmp_path).restore(template, step=3)
+    restored, run = CheckpointReader(tmp_path).restore(template)
+    assert run == {"at": 1} and not list(tmp_path.rglob("*.corrupt"))
+    with Checkpointer(tmp_path, asynchronous=False, keep=5) as checkpointer:
+        restored, run = checkpointer.restore(template)
+        assert_same_bits(restored, tree(1))
+        checkpointer.save(2, tree(7), {})
+        assert checkpointer.steps() == [1, 2]
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"1", "2", "2.corrupt", "3.corrupt"}
+    assert "3 is damaged" in caplog.text and "2 is damaged" in caplog.text
+    # With nothing intact it says so, rather than to begin anew.
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / str(step) / "run" / "metadata").write_text("{")
+    with Checkpointer(tmp_path, asynchronous=False) as checkpointer:
+        assert checkpointer.latest_step() is None and not checkpointer.is_empty()
+        with pytest.raises(CorruptCheckpoint, match="no checkpoint is intact"):
+            checkpointer.restore(template)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == names
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, value):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"x": jnp.ones(3)}, {})
+        with pytest.raises(NonFiniteStateError, match="ema/x has infinities or NaN"):
+            checkpointer.save(2, {"ema": {"x": jnp.array([0.0, value])}}, {})
+        assert checkpointer.steps() == [1]
+
+
+def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"x": jnp.ones(3)}, {})
+        checkpointer.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=100)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+            with pytest.raises(SaveError, match="takes up to 4,000 bytes, and the disk has 100"):
+                checkpointer.save(2, {"x": jnp.ones(1000)}, {})
+        checkpointer.save(2, {"x": jnp.ones(1000)}, {})
+        checkpointer.wait()
+        assert checkpointer.steps() == [1, 2]
+
+
 def test_reading_leaves_the_directory_as_it_was(saved, state):
     unfinished = saved / "checkpoints" / "301.orbax-checkpoint-tmp"
     unfinished.mkdir()
@@ -363,7 +434,6 @@ def test_reading_leaves_the_directory_as_it_was(saved, state):
     checkpointer = CheckpointReader(saved)
     checkpointer.restore(abstract(state))
     checkpointer.restore_part(abstract({"ema_params": state.ema_params}))
-    checkpointer.restore_run()
     assert listing(saved) == before
     unfinished.rmdir()
 
