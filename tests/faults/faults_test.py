@@ -51,7 +51,7 @@ def test_sigterm_saves_and_ends_with_75(tmp_path):
     check(killed.random_terms(2, 1, tmp_path), 2)
 
 
-@pytest.mark.parametrize("how", ["kill", "enospc"])
+@pytest.mark.parametrize("how", [pytest.param("kill", marks=pytest.mark.slow), "enospc"])
 def test_struck_in_the_middle_of_a_save(tmp_path, how):
     if "LD_PRELOAD" not in os.environ:
         pytest.skip("needs a C compiler")

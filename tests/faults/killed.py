@@ -37,6 +37,7 @@ def random_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 6
         "SIGKILL at a random time",
         f"the same command goes on, loses at most {2 * INTERVAL} steps, and ends in the same bits",
     )
+    uninterrupted(num_steps)  # first, so that all is compiled: else no run gets anywhere
     draw, workdir, number, done = random.Random(seed), None, 0, 0
     while result.trials < count:
         if workdir is None:
