@@ -244,7 +244,7 @@ def _attention(values: Values) -> Iterator[Broken]:
             yield Broken(key, allowed, str(inside or (last,)))
         attending += [(f"level {level}", multipliers[level]) for level in inside]
     if values["model.denoiser.mid_attention"]:
-        attending.append(("the middle", multipliers[-1]))
+        attending.append(("the middle (model.denoiser.mid_attention)", multipliers[-1]))
     head_size = values["model.denoiser.head_size"]
     for place, multiplier in attending:
         channels = values["model.denoiser.width"] * multiplier

@@ -30,7 +30,7 @@ class Result:
         self.seen[name] = max(value, self.seen.get(name, value))
 
     def row(self) -> str:
-        bound = f"{min(1.0, 3 / self.trials):.2%}" if self.trials and not self.failures else ""
+        bound = f"{min(1.0, 3 / self.trials):.3%}" if self.trials and not self.failures else ""
         seen = "; ".join(
             f"{name} {round(value, 1) if isinstance(value, float) else value}"
             for name, value in self.seen.items()
