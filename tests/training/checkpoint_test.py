@@ -368,7 +368,6 @@ def flip_a_bit(workdir, step):
     path.write_bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_steps_are_set_aside_and_saved_again(tmp_path, caplog):
     def tree(step):
         return {"x": jax.random.normal(jax.random.key(step), (100, 100))}
