@@ -38,10 +38,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.log_every = 2
     config.train.checkpoint_every = 4
     config.train.diagnose_every = 4
-    config.train.probe_every = 8
+    config.train.probe_every = 4
     config.train.probe_examples = 64
     config.train.frechet_images = 80  # more than the 64 pooled features
-    config.train.sample_every = 8
+    config.train.sample_every = 4
 
     config.probe.batch_size = 64
     config.probe.max_examples = 200

@@ -17,6 +17,7 @@ from soda_jax.config_schema import ConfigError, load, to_json
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
 from soda_jax.training.checkpoint_reader import CheckpointReader
+from soda_jax.training.metrics import Writer
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The observers have tests of their own; each costs a compilation.
@@ -60,11 +61,37 @@ def shared_experiments():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def compilations():
+    """The last step that was logged when a program was compiled, or taken from the cache."""
+    logged, found, timing = [0], [], Writer.timing
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(logged[-1])
+
+    def log(writer, step, rates):
+        logged.append(step)
+        timing(writer, step, rates)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "timing", log)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compilations):
     """A whole run, with everything that the smoke config logs, on eight devices."""
     workdir = tmp_path_factory.mktemp("whole")
     pretrain(smoke(), str(workdir))
+    compilations.append("end")
     return workdir
+
+
+def test_nothing_is_compiled_after_the_first_steps_and_measures(whole, compilations):
+    """Everything is measured after step 4, and again after step 8."""
+    steps = compilations[: compilations.index("end")]
+    assert {0, 4} <= set(steps) <= {0, 2, 4}
 
 
 def saved_state(workdir, config=None):
