@@ -297,7 +297,7 @@ FIELDS = {
     "sample.num_images": POSITIVE,
     "sample.sampler": one_of("ddim", "dpm_solver", "heun"),
     "sample.num_steps": whole(1, 100_000),
-    "sample.spacing": one_of("t", "log_snr", "rho"),
+    "sample.spacing": one_of("t", "log_snr", "rho", "balanced"),
     "sample.eta": SHARE,
     "sample.guidance_scale": real(-1, 1000),
     "sample.sections": Several(whole(0, 2**16), 0, 1024, distinct=True),

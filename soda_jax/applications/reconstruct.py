@@ -29,7 +29,8 @@ def under_code(
     Args:
       variables: what `model.apply` takes.
       section_mask: [b l]; sections where it is False are zeroed (partial conditioning).
-      guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R].
+      guidance_scale: w of (1 + w) f(z) - w f(0); f(0) is the prediction under a zero code [R]. Both
+        come from one pass of twice the pictures; where w is the Python number 0, f(z) alone.
       target_rays: [b h w r], where the pictures are seen from; f(0) is given them, too [R].
       source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
 
@@ -37,29 +38,33 @@ def under_code(
       ValueError: guidance along the curve z(t), which has no null code.
     """
 
-    def under(code: Array, mask: Array | None) -> DenoiseFn:
-        if code.ndim == 3:
-            return lambda x_t, t: mean_of_predictions(x_t, t, code, mask)
-        return lambda x_t, t: model.apply(
-            variables, x_t, t, code, mask, target_rays=target_rays, method="denoise"
-        )
-
-    def mean_of_predictions(x_t: Array, t: Array, code: Array, mask: Array | None) -> Array:
+    def predict(x_t: Array, t: Array, code: Array, mask, rays, shares) -> Array:
+        if code.ndim == 2:
+            return model.apply(variables, x_t, t, code, mask, target_rays=rays, method="denoise")
         b, k = code.shape[:2]
         x_t, t, mask = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0), (x_t, t, mask))
-        rays = None if target_rays is None else target_rays.reshape(b * k, *target_rays.shape[2:])
-        code = code.reshape(b * k, -1)
-        found = model.apply(variables, x_t, t, code, mask, target_rays=rays, method="denoise")
+        rays = None if rays is None else rays.reshape(b * k, *rays.shape[2:])
+        found = predict(x_t, t, code.reshape(b * k, -1), mask, rays, None)
         return jnp.einsum("bk,bkhwc->bhwc", shares, found.reshape(b, k, *found.shape[1:]))
 
-    def along_the_curve(x_t: Array, t: Array) -> Array:
-        return under(model.apply(variables, source, t=t, method="encode"), section_mask)(x_t, t)
+    def plainly(x_t: Array, t: Array) -> Array:
+        code = z if source is None else model.apply(variables, source, t=t, method="encode")
+        return predict(x_t, t, code, section_mask, target_rays, shares)
+
+    def with_and_without(x_t: Array, t: Array) -> tuple[Array, Array]:
+        mask = None
+        if section_mask is not None:
+            mask = jnp.concatenate([section_mask, jnp.ones_like(section_mask)])
+        code = jnp.concatenate([z, jnp.zeros_like(z)])
+        twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (x_t, t, target_rays, shares))
+        found = predict(*twice[:2], code, mask, *twice[2:])
+        return tuple(jnp.split(found, 2))
 
     if source is not None and guidance_scale:
         raise ValueError(f"guidance_scale {guidance_scale}: a code that follows t has no guidance")
-    if source is not None:
-        return along_the_curve
-    return guide(under(z, section_mask), under(jnp.zeros_like(z), None), guidance_scale)
+    if isinstance(guidance_scale, int | float) and guidance_scale == 0:
+        return plainly
+    return guide(with_and_without, guidance_scale)
 
 
 def decode(

@@ -9,8 +9,14 @@ import jax.numpy as jnp
 from soda_jax.array_types import Array, DenoiseFn
 from soda_jax.diffusion.process import Process
 
-SPACINGS = ("t", "log_snr", "rho")
-_RHO = 7.0  # Karras et al. 2022, eq. 5
+# What falls in equal steps from the first noise to t_min, as a function of log_snr; rho of Karras
+# et al. 2022, eq. 5, is 7.
+_EVEN = {
+    "log_snr": lambda log_snr: log_snr,
+    "rho": lambda log_snr: -jnp.exp(-log_snr / 14.0),
+    "balanced": lambda log_snr: log_snr - 12.0 * jnp.arctan(jnp.exp(-0.5 * log_snr)),
+}
+SPACINGS = ("t", *_EVEN)
 
 
 class Levels(NamedTuple):
@@ -32,8 +38,9 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
     Args:
       process: gives t_min and the schedule.
       num_steps: s, at least 1.
-      spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; or, "rho", in the
-        seventh root of sigma / alpha (Karras et al. 2022, eq. 5).
+      spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; "rho", in the seventh
+        root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr less twelve
+        times the angle arctan(sigma / alpha), so closest where signal and noise are alike [D].
 
     Raises:
       ValueError: num_steps below 1, or an unknown spacing.
@@ -46,15 +53,12 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
         evaluated = jnp.linspace(1.0, process.t_min, num_steps, dtype=jnp.float32)
     else:
         first, last = jnp.ones((1,), jnp.float32), jnp.full((1,), process.t_min, jnp.float32)
-        log_snr = process.schedule.log_snr
+
+        def even(t: Array) -> Array:
+            return _EVEN[spacing](process.schedule.log_snr(t))
+
         share = jnp.linspace(0.0, 1.0, num_steps, dtype=jnp.float32)[1:-1]
-        ends = log_snr(first), log_snr(last)
-        if spacing == "log_snr":
-            wanted = ends[0] * (1.0 - share) + ends[1] * share
-        else:
-            roots = [jnp.exp(-0.5 * end / _RHO) for end in ends]
-            wanted = -2.0 * _RHO * jnp.log(roots[0] * (1.0 - share) + roots[1] * share)
-        between = _time_of(process, wanted)
+        between = _time_of(process, even, even(first) * (1.0 - share) + even(last) * share)
         evaluated = jnp.concatenate([first, between, last])
     return jnp.concatenate([evaluated, jnp.zeros((1,), jnp.float32)])
 
@@ -85,15 +89,15 @@ def predict(
     return x_0, (x_t - levels.alpha[index] * x_0) / levels.sigma[index]
 
 
-def _time_of(process, log_snr):
-    """t in [t_min, 1] by bisection: log_snr falls with t."""
+def _time_of(process, even, wanted):
+    """t in [t_min, 1] where even(t), which falls with t, is `wanted`: by bisection."""
 
     def halve(_, bounds):
         low, high = bounds
         middle = 0.5 * (low + high)
-        later = process.schedule.log_snr(middle) > log_snr
+        later = even(middle) > wanted
         return jnp.where(later, middle, low), jnp.where(later, high, middle)
 
-    low = jnp.full_like(log_snr, process.t_min)
-    low, high = jax.lax.fori_loop(0, 40, halve, (low, jnp.ones_like(log_snr)))
+    low = jnp.full_like(wanted, process.t_min)
+    low, high = jax.lax.fori_loop(0, 40, halve, (low, jnp.ones_like(wanted)))
     return 0.5 * (low + high)

@@ -96,7 +96,12 @@ def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
     assert float(t[-2]) == pytest.approx(0.002, rel=1e-5)
     assert bool(jnp.all(jnp.diff(t) < 0.0))
     log_snr = process.schedule.log_snr
+
+    def balanced(t):
+        return log_snr(t) - 12 * jnp.arctan2(process.schedule.sigma(t), process.schedule.alpha(t))
+
     even = {"t": lambda t: t, "log_snr": log_snr, "rho": lambda t: jnp.exp(-log_snr(t) / 14)}
+    even |= {"balanced": balanced}
     steps = jnp.diff(even[spacing](t)[:-1])
     # float32 resolves the inverted schedule's log_snr to .015 where t is within 1e-4 of 1.
     np.testing.assert_allclose(steps, jnp.full_like(steps, steps.mean()), rtol=0.01, atol=0.015)

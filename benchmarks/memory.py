@@ -1,0 +1,59 @@
+"""Bytes a picture of the train step, and the largest batch that a device holds; a table out.
+
+    python benchmarks/memory.py --config=configs/cifar10.py
+
+The step is compiled at two batches, not run: what XLA lays out for state, batch and activations.
+Between them memory is taken to grow in a straight line, from which the largest batch follows, a
+tenth of the device left free. Each device has its own compiler: ask where you will train.
+"""
+
+import argparse
+
+import jax
+
+from soda_jax import experiment
+from soda_jax.config_schema import PREFIX, load
+
+GIBIBYTES = (16, 80, 139)
+FREE = 0.1  # what is left to the allocator and to measures in between
+
+
+def compiled_bytes(config) -> int:
+    parts = experiment.build(config)
+    state, batch = experiment.abstract_state(parts), experiment.abstract_batch(parts)
+    memory = experiment.train_step(parts).lower(state, batch).compile().memory_analysis()
+    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/cifar10.py")
+    parser.add_argument("--batch_sizes", type=int, nargs=2, default=(16, 64))
+    arguments, words = parser.parse_known_args()
+    if unknown := [word for word in words if not word.startswith(PREFIX)]:
+        parser.error(f"unknown: {' '.join(unknown)}")
+    config = load(arguments.config, words)
+    small, large = arguments.batch_sizes
+    print(f"{config.name}, {config.model.dtype}, {jax.devices()[0].device_kind}\n")
+    largest = " | ".join(f"largest batch in {size} GiB" for size in GIBIBYTES)
+    print(f"| | MiB whatever the batch | MiB a picture | {largest} |")
+    print("|---|---|---|" + "---|" * len(GIBIBYTES))
+    for name, changes in {
+        "as it is": {},
+        "remat": {"remat": True},
+        "accumulate=4": {"accumulate": 4},
+    }.items():
+        config.train.remat = changes.get("remat", False)
+        config.optimizer.accumulate = changes.get("accumulate", 1)
+        found = []
+        for config.train.batch_size in (small, large):
+            found.append(compiled_bytes(config))
+        each = (found[1] - found[0]) / (large - small)
+        base = found[0] - small * each
+        cells = [f"{int(((1 - FREE) * size * 2**30 - base) / each):,}" for size in GIBIBYTES]
+        print(f"| {name} | {base / 2**20:.0f} | {each / 2**20:.2f} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Our train step beside a PyTorch twin of the same networks: one run, one card, one table.
+
+    python benchmarks/versus_torch.py --batch_size=256
+    python benchmarks/versus_torch.py --batch_size=16 --dtype=float32 --num_steps=1    # a CPU
+
+Ours and PyTorch's take turns, `--rounds` times, each in a process of its own; the medians are
+compared with PyTorch's fastest variant. PyTorch may live in another environment (--torch_python).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).parent
+VARIANTS = {
+    "eager": (),
+    "channels_last": ("--channels_last",),
+    "compile": ("--compile",),
+    "channels_last, compile": ("--channels_last", "--compile"),
+}
+
+
+def figures(words: list[str], folder: str) -> dict | None:
+    """What a benchmark writes; None where it ends with an error, which is shown."""
+    path = pathlib.Path(folder, "figures.json")
+    path.unlink(missing_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(
+        [*words, f"--json={path}"], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{' '.join(words)}: {done.stderr[-1000:]}", file=sys.stderr)
+        return None
+    return json.loads(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--num_steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch_python", default=sys.executable)
+    parser.add_argument("--variants", default=";".join(VARIANTS), help="with semicolons between")
+    arguments = parser.parse_args()
+    shared = [f"--num_steps={arguments.num_steps}", "--repeats=1"]
+    ours = [sys.executable, str(HERE / "train_step.py"), "--config=configs/cifar10.py", *shared]
+    ours += [f"--config.train.batch_size={arguments.batch_size}"]
+    ours += [f"--config.model.dtype={arguments.dtype}"]
+    twin = [arguments.torch_python, str(HERE / "torch_twin.py"), *shared]
+    twin += [f"--batch_size={arguments.batch_size}", f"--dtype={arguments.dtype}"]
+    commands = {"soda_jax": ours}
+    for name in filter(None, arguments.variants.split(";")):
+        commands[f"PyTorch, {name}"] = [*twin, *VARIANTS[name.strip()]]
+
+    found = {name: [] for name in commands}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(arguments.rounds):
+            for name, words in commands.items():
+                if (one := figures(words, folder)) is not None:
+                    found[name].append(one)
+                    print(f"{name}: {one['step_milliseconds']:.0f} ms", file=sys.stderr)
+    print(table(found))
+
+
+def table(found: dict[str, list[dict]]) -> str:
+    """Markdown: the median step of each, and how much faster ours is."""
+    steps = {
+        name: statistics.median(one["step_milliseconds"] for one in ones)
+        for name, ones in found.items()
+        if ones
+    }
+    lines = [
+        "| | version | parameters | ms a step | images/s | MiB | PyTorch's time over ours |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, step in steps.items():
+        one = found[name][0]
+        version = f"torch {one['torch']}" if "torch" in one else f"jax {one['jax']}"
+        memory = f"{one['peak_mebibytes']:.0f}" if one["peak_mebibytes"] else ""
+        speed, ratio = 1e3 * one["batch_size"] / step, step / steps.get("soda_jax", step)
+        lines.append(
+            f"| {name} | {version} | {one['parameters']:,} | {step:.0f} | {speed:.1f} | {memory} "
+            f"| {ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
