@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What each side of a pair sees. Source and target are drawn independently [R].
     config.views = ml_collections.ConfigDict()
-    config.views.shared = False  # draw once for both sides: one picture where they are alike [D]
+    # Draw once for both sides: one picture, or views of one object all changed alike [D].
+    config.views.shared = False
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
     config.views.target = (
@@ -54,6 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
     # From several sources: under the mean of their codes [P]; or codes of each alone, in its own
     # frame, and the mean of their predictions [D]. codes | predictions
     config.cameras.fusion = "codes"
+    config.cameras.mirror_prob = 0.0  # of an object and its cameras, left and right exchanged [D]
     config.cameras.field_of_view = 60.0  # degrees, of pictures that come without a camera
 
     config.model = ml_collections.ConfigDict()

@@ -137,10 +137,6 @@ def _crops(values: Values) -> Iterator[Broken]:
 def _shared(values: Values) -> Iterator[Broken]:
     if not values["views.shared"]:
         return
-    if values["cameras.encoding"] != "none":
-        yield Broken(
-            "views.shared", "False where there are cameras: views are other pictures", "False"
-        )
     for key in (key for key in values if key.startswith("views.source.")):
         name = key.removeprefix("views.source.")
         other = values[f"views.target.{name}"]

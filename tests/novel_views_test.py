@@ -101,6 +101,37 @@ def test_pairs_have_one_to_k_sources_each_as_often():
     np.testing.assert_allclose(np.bincount(mask.sum(1))[1:] / b, 1 / k, atol=0.03)
 
 
+def test_an_object_is_mirrored_with_its_cameras_and_recoloured_in_all_its_views():
+    """Every view shows one picture, with a dark left half, so that what differs was augmented."""
+    b, v = 400, 3
+    pose = cameras.look_at(np.array([1.0, 0.5, -2.0]), np.zeros(3), np.array([0, 1.0, 0]))
+    lens = cameras.intrinsics_of_angle(40.0)
+    seen = Cameras(np.broadcast_to(pose, (b, v, 4, 4)), np.broadcast_to(lens, (b, v, 4)))
+    images = np.full((b, v, 2, 2, 3), (90, 120, 160), np.uint8)
+    images[..., 0, :] //= 2
+    view = views.View(size=2, crop_prob=0.0, flip_prob=0.0, jitter_prob=1.0)
+    options = views.CameraOptions(
+        encoding="plucker", channels=6, frame="world", max_sources=2, mirror_prob=0.5
+    )
+    pair = jax.jit(views.pair, static_argnums=(2, 3, 4, 5))
+    arguments = jax.random.key(0), views.Posed(images, seen), view, view, options
+    batch = pair(*arguments, True)
+    for index in range(2):
+        np.testing.assert_array_equal(batch.source[:, index], batch.target)
+    assert np.ptp(np.asarray(batch.target[:, 0].max(1)), axis=0).min() > 0.3
+    mirrored = np.asarray(batch.target[..., 0, :].sum((1, 2)) > batch.target[..., 1, :].sum((1, 2)))
+    assert 0.4 < mirrored.mean() < 0.6
+    rays = np.asarray(batch.poses.target_rays)
+    np.testing.assert_array_equal(rays, np.asarray(batch.poses.source_rays[:, 0]))
+    # Mirrored along x: of the directions x changes, of the moments y and z, left and right.
+    plain, mirror = rays[~mirrored], rays[mirrored]
+    np.testing.assert_allclose(plain, plain[:1].repeat(len(plain), 0))
+    expected = plain[0, :, ::-1] * np.array([-1, 1, 1, 1, -1, -1])
+    np.testing.assert_allclose(mirror, expected[None].repeat(len(mirror), 0), atol=1e-5)
+    apart = pair(*arguments, False)
+    assert not np.array_equal(apart.source[:, 0], apart.target)
+
+
 def test_a_code_is_the_mean_of_its_sources_codes(model, posed):
     pictures, seen = posed
     both = model.encode_views(pictures[:, :2], some(seen, EVERY, slice(2)))

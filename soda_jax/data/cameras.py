@@ -74,6 +74,19 @@ def look_at(place: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray
     return pose.astype(np.float32)
 
 
+def mirrored(seen: Cameras) -> Cameras:
+    """The cameras that see the world, mirrored along x, as these see it, left and right exchanged.
+
+    Both the world's x and the camera's change sign, so a pose stays a rotation.
+    """
+    pose, signs = jnp.asarray(seen.pose), jnp.array([-1.0, 1.0, 1.0, 1.0])
+    fx, fy, cx, cy = jnp.moveaxis(jnp.asarray(seen.intrinsics), -1, 0)
+    return Cameras(
+        pose * jnp.broadcast_to(jnp.outer(signs, signs), pose.shape),
+        jnp.stack([fx, fy, 1 - cx, cy], axis=-1),
+    )
+
+
 def check_poses(pose: np.ndarray, name: str) -> None:
     """Refuses what isn't a rotation and a place.
 

@@ -95,6 +95,7 @@ class CameraOptions:
     max_sources: int = 3
     targets: int = 1
     fusion: str = "codes"
+    mirror_prob: float = 0.0
     patch: int = 1
 
 
@@ -169,13 +170,14 @@ def pair(
     """Source and target of each picture, drawn independently of each other.
 
     Args:
-      shared: draw once: where both sides are augmented alike, source and target are one picture.
+      shared: draw once: where both sides are augmented alike, source and target are one picture,
+        or views of one object that all are changed alike.
       key: of this step; a picture's draws depend on it and on the place in the batch.
       images: [b h w c] uint8; or views of objects: the last options.targets are targets, the
         others sources, of which the first 1, 2, ... are used, each number as often.
     """
     if isinstance(images, Posed):
-        return _posed_pair(key, images, source_view, target_view, options)
+        return _posed_pair(key, images, source_view, target_view, options, shared)
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
     target_keys = source_keys if shared else rngs.per_example(rngs.stream(key, "target"), places)
@@ -185,14 +187,25 @@ def pair(
 
 
 def _posed_pair(
-    key: Array, posed: Posed, source_view: View, target_view: View, options: CameraOptions
+    key: Array,
+    posed: Posed,
+    source_view: View,
+    target_view: View,
+    options: CameraOptions,
+    shared: bool,
 ) -> Batch:
+    if options.mirror_prob:
+        posed = _mirrored(rngs.stream(key, "mirror"), posed, options.mirror_prob)
     b, v = posed.images.shape[:2]
     k, n = v - options.targets, options.targets
     sources = posed.images[:, :k].reshape(b * k, *posed.images.shape[2:])
     targets = posed.images[:, k:].reshape(b * n, *posed.images.shape[2:])
-    source_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b * k))
-    target_keys = rngs.per_example(rngs.stream(key, "target"), jnp.arange(b * n))
+    if shared:
+        object_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b))
+        source_keys, target_keys = jnp.repeat(object_keys, k), jnp.repeat(object_keys, n)
+    else:
+        source_keys = rngs.per_example(rngs.stream(key, "source"), jnp.arange(b * k))
+        target_keys = rngs.per_example(rngs.stream(key, "target"), jnp.arange(b * n))
     source = augmented(source_keys, sources, source_view)
     number = jax.random.randint(rngs.stream(key, "number"), (b, 1), 1, k + 1)
     return Batch(
@@ -206,6 +219,17 @@ def _posed_pair(
             target_view.size // options.patch,
             options,
         ),
+    )
+
+
+def _mirrored(key: Array, posed: Posed, prob: float) -> Posed:
+    """With `prob` each object is mirrored: all its views, and their cameras."""
+    chosen = jax.random.bernoulli(key, prob, posed.images.shape[:1])
+    mirror = Posed(posed.images[..., ::-1, :], cameras.mirrored(posed.seen))
+    return jax.tree.map(
+        lambda new, old: jnp.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+        mirror,
+        posed,
     )
 
 

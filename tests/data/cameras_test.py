@@ -67,6 +67,18 @@ def test_rays_don_t_change_with_the_resolution():
     np.testing.assert_allclose(fine[1::3, 1::3], coarse, atol=1e-6)
 
 
+def test_a_mirrored_camera_sees_the_mirrored_world_mirrored():
+    lens = np.tile(np.array([0.7, 0.9, 0.45, 0.6], np.float32), (5, 1))
+    seen, points = Cameras(around(5), lens), np.random.RandomState(0).normal(size=(5, 7, 3)) / 3
+    mirror = cameras.mirrored(seen)
+    cameras.check_poses(mirror.pose, "mirrored")
+    places, depth = cameras.project(points, seen)
+    found, found_depth = cameras.project(points * np.array([[[-1, 1, 1]]]), mirror)
+    np.testing.assert_allclose(found[..., 0], 1 - places[..., 0], atol=1e-5)
+    np.testing.assert_allclose(found[..., 1], places[..., 1], atol=1e-5)
+    np.testing.assert_allclose(found_depth, depth, atol=1e-5)
+
+
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_an_upright_world_forgets_its_bearing_and_nothing_else(up):
     height = "xyz".index(up)
