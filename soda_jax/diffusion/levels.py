@@ -14,7 +14,7 @@ from soda_jax.diffusion.process import Process
 _EVEN = {
     "log_snr": lambda log_snr: log_snr,
     "rho": lambda log_snr: -jnp.exp(-log_snr / 14.0),
-    "balanced": lambda log_snr: log_snr - 12.0 * jnp.arctan(jnp.exp(-0.5 * log_snr)),
+    "balanced": lambda log_snr: log_snr - 8.0 * jnp.arctan(jnp.exp(-0.5 * log_snr)),
 }
 SPACINGS = ("t", *_EVEN)
 
@@ -39,7 +39,7 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
       process: gives t_min and the schedule.
       num_steps: s, at least 1.
       spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; "rho", in the seventh
-        root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr less twelve
+        root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr less eight
         times the angle arctan(sigma / alpha), so closest where signal and noise are alike [D].
 
     Raises:

@@ -98,7 +98,7 @@ def test_times_fall_from_1_by_way_of_t_min_to_0(name, spacing):
     log_snr = process.schedule.log_snr
 
     def balanced(t):
-        return log_snr(t) - 12 * jnp.arctan2(process.schedule.sigma(t), process.schedule.alpha(t))
+        return log_snr(t) - 8 * jnp.arctan2(process.schedule.sigma(t), process.schedule.alpha(t))
 
     even = {"t": lambda t: t, "log_snr": log_snr, "rho": lambda t: jnp.exp(-log_snr(t) / 14)}
     even |= {"balanced": balanced}
