@@ -105,7 +105,7 @@ class Checkpointer(CheckpointReader):
         try:
             if not jax.process_index():
                 folder = self._directory / str(step)
-                leaves = integrity.unseal(step, self._read_record(step))[1] or {}
+                leaves = integrity.unseal(step, self._read_record(step))[1]
                 integrity.check(_read_on_host(folder / "state"), leaves)
         except Exception as error:
             problem = f"was saved, but reads back wrong: {first_line(error)}"

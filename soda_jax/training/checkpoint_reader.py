@@ -135,20 +135,14 @@ class CheckpointReader:
         restored = self._read_state(step, parts, leaves) if parts else {}
         return {name: restored.get(name, tree) for name, tree in abstract.items()}
 
-    def _describe(self, step: int) -> tuple[dict, dict | None, dict[str, tuple[tuple, str]]]:
-        """The run's record, the digests (None: too old to have any), and what arrays there are."""
+    def _describe(self, step: int) -> tuple[dict, dict, dict[str, tuple[tuple, str]]]:
+        """The run's record, the digests, and what arrays there are."""
         if not self._is_finished(step):
             raise CorruptCheckpoint("a part of it is missing")
         run, leaves = integrity.unseal(step, self._read_record(step))
-        if leaves is None:
-            logging.warning(
-                "%s/%d was saved before checkpoints had digests: its bits can't be verified",
-                self._directory,
-                step,
-            )
         return run, leaves, self._saved_leaves(step, leaves)
 
-    def _saved_leaves(self, step: int, leaves: dict | None) -> dict[str, tuple[tuple, str]]:
+    def _saved_leaves(self, step: int, leaves: dict) -> dict[str, tuple[tuple, str]]:
         """Shape and dtype of each leaf, from the metadata, which must agree with the record."""
         handler = ocp.PyTreeCheckpointHandler()
         with _damage("its metadata"):
@@ -156,13 +150,13 @@ class CheckpointReader:
             # Older releases return the tree itself.
             found = dict(named_leaves(getattr(metadata, "tree", metadata)))
             described = {name: integrity.describe(leaf) for name, leaf in found.items()}
-        if leaves is not None and described != {
+        if described != {
             name: {key: leaf[key] for key in ("dtype", "shape")} for name, leaf in leaves.items()
         }:
             raise CorruptCheckpoint("its metadata were altered")
         return {name: (tuple(leaf["shape"]), leaf["dtype"]) for name, leaf in described.items()}
 
-    def _read_state(self, step: int, abstract: PyTree, leaves: dict | None) -> PyTree:
+    def _read_state(self, step: int, abstract: PyTree, leaves: dict) -> PyTree:
         for name, leaf in named_leaves(abstract):
             if getattr(leaf, "sharding", None) is None:
                 raise ValueError(
@@ -182,8 +176,7 @@ class CheckpointReader:
                 )
 
         state = _unanimous(read)
-        if leaves is not None:
-            _unanimous(lambda: integrity.check(state, leaves))
+        _unanimous(lambda: integrity.check(state, leaves))
         # A restored array may lie in memory that XLA doesn't own and can't take over by donation.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         return jax.jit(_copy, donate_argnums=0, out_shardings=shardings)(state)

@@ -63,14 +63,16 @@ def seal(step: int, run: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[s
     return record | {"sha256": _digest_of_json(record)}
 
 
-def unseal(step: int, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """(run, leaves) of a record; leaves is None where it was saved before there were digests.
+def unseal(step: int, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(run, leaves) of a record.
 
     Raises:
-      CorruptCheckpoint: the record was altered, or is that of another step.
+      CorruptCheckpoint: the record was altered, has no digests, or is that of another step.
     """
-    if not {"leaves", "sha256"} & record.keys():
-        return dict(record), None
+    if not isinstance(record, Mapping) or "sha256" not in record:
+        raise CorruptCheckpoint(
+            "its record has no digests: altered, or saved before there were any"
+        )
     content = {name: value for name, value in record.items() if name != "sha256"}
     if record.keys() != _FIELDS or record["sha256"] != _digest_of_json(content):
         raise CorruptCheckpoint("its record was altered")

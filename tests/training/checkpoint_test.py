@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from soda_jax.training.checkpoint import Checkpointer, SaveError
 from soda_jax.training.checkpoint_reader import CheckpointMismatch, CheckpointReader
-from soda_jax.training.integrity import CorruptCheckpoint, NonFiniteStateError
+from soda_jax.training.integrity import CorruptCheckpoint, NonFiniteStateError, seal, unseal
 from soda_jax.training.state import TrainState
 
 REPOSITORY = Path(__file__).parents[2]
@@ -424,6 +424,16 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypat
         checkpointer.save(2, {"x": jnp.ones(1000)}, {})
         checkpointer.wait()
         assert checkpointer.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("record", [{"array_metadatas": []}, {"data": "abc"}, [], 3])
+def test_another_file_in_the_place_of_the_record_is_damage(record):
+    sealed = seal(7, {"data": "abc"}, {})
+    assert unseal(7, sealed) == ({"data": "abc"}, {})
+    with pytest.raises(CorruptCheckpoint, match="no digests"):
+        unseal(7, record)
+    with pytest.raises(CorruptCheckpoint, match="that of step 7"):
+        unseal(8, sealed)
 
 
 def test_reading_leaves_the_directory_as_it_was(saved, state):
