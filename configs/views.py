@@ -10,7 +10,10 @@ Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/
                --workdir=runs/views_regression
            python -m soda_jax novel_views --workdir=runs/views \\
                --config.novel_views.compare="('runs/views_regression',)"
-Hardware:  two CPU cores
+Hardware:  one or two CPU cores
+Time:      57 minutes for each, at 56 pictures a second on one core
+Reaches:   on 57 unseen objects 18.8, 19.3 and 19.5 dB from one, two and three sources, the nearest
+           source 17.9, 18.2 and 18.8; seed 0 (results/novel_views.md)
 """
 
 import ml_collections
@@ -28,6 +31,6 @@ def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:
     if preset not in presets:
         raise ValueError(f"preset {preset!r}: one of {', '.join(presets)}")
     presets[preset](config)
-    config.train.num_steps = 2000  # of a few hundred objects
+    config.train.num_steps = 12_000
     config.train.probe_every = 0
     return config
