@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What each side of a pair sees. Source and target are drawn independently [R].
     config.views = ml_collections.ConfigDict()
-    # Draw once for both sides: one picture, or views of one object all changed alike [D].
+    # Draw once for both sides: one picture; or, with cameras, views of one object that are all
+    # recoloured alike (brightness, saturation, hue; without contrast and noise) [D].
     config.views.shared = False
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]

@@ -143,6 +143,17 @@ def _shared(values: Values) -> Iterator[Broken]:
         if name not in ("size", "noise", "mean", "std") and values[key] != other:
             allowed = f"views.target.{name} = {other!r} for views.shared: one view of both"
             yield Broken(key, allowed, repr(other))
+    if values["cameras.encoding"] == "none":
+        return
+    for view in ("views.source", "views.target"):
+        if values[f"{view}.noise"]:
+            allowed = "0.0 for views.shared with cameras: all views would have the same noise"
+            yield Broken(f"{view}.noise", allowed, "0.0")
+        strength = tuple(values[f"{view}.jitter_strength"])
+        if values[f"{view}.jitter_prob"] and strength[1]:
+            changed = (strength[0], 0.0, *strength[2:])
+            allowed = f"{changed} for views.shared with cameras: contrast depends on the view"
+            yield Broken(f"{view}.jitter_strength", allowed, str(changed))
 
 
 def _timed(values: Values) -> Iterator[Broken]:
@@ -183,6 +194,8 @@ def pooled_size(values: Values) -> int:
 def _cameras(values: Values) -> Iterator[Broken]:
     encoding, source = values["cameras.encoding"], values["data.source"]
     if encoding == "none":
+        if values["cameras.mirror_prob"]:
+            yield Broken("cameras.mirror_prob", "0.0 for cameras.encoding = 'none'", "0.0")
         return
     if source not in POSED_SOURCES:
         allowed = f"'none' for data.source = {source!r}; {', '.join(POSED_SOURCES)} have cameras"

@@ -109,7 +109,10 @@ def test_an_object_is_mirrored_with_its_cameras_and_recoloured_in_all_its_views(
     seen = Cameras(np.broadcast_to(pose, (b, v, 4, 4)), np.broadcast_to(lens, (b, v, 4)))
     images = np.full((b, v, 2, 2, 3), (90, 120, 160), np.uint8)
     images[..., 0, :] //= 2
-    view = views.View(size=2, crop_prob=0.0, flip_prob=0.0, jitter_prob=1.0)
+    strength = (0.4, 0.0, 0.4, 0.1)
+    view = views.View(
+        size=2, crop_prob=0.0, flip_prob=0.0, jitter_prob=1.0, jitter_strength=strength
+    )
     options = views.CameraOptions(
         encoding="plucker", channels=6, frame="world", max_sources=2, mirror_prob=0.5
     )
