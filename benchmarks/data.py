@@ -8,7 +8,9 @@ device        batches ready where the set lies on the devices (config.data.place
 augmentation  both views of a batch, inside a jitted function of its own
 step          the whole train step, augmentation included, its batch ready
 
-A feed that reads faster than the step is never waited for: it works while the step does.
+Pictures are counted as they are read: with cameras all views of an object. The thread of "host"
+works while the step does, and where that runs on the CPU too they share its cores; "device" picks
+its batch on the devices that the step runs on.
 """
 
 import argparse
@@ -36,7 +38,9 @@ def rate(function, pictures: int, seconds: float) -> float:
 def benchmark(config, seconds: float) -> dict[str, float]:
     parts = experiment.build(config)
     source = experiment.open_data(parts, "train")
-    b = config.train.batch_size
+    b, views = config.train.batch_size, 1
+    if parts.cameras is not None:
+        views = parts.cameras.max_sources + parts.cameras.targets
     draw = np.random.default_rng(config.seed)
 
     found = {"source": rate(lambda: source.images(draw.integers(0, len(source), b)), b, seconds)}
@@ -46,13 +50,13 @@ def benchmark(config, seconds: float) -> dict[str, float]:
             continue
         config.data.placement = placement
         with experiment.open_batches(experiment.build(config), source, 0) as batches:
-            found[placement] = rate(lambda feed=batches: next(feed), b, seconds)
+            found[placement] = rate(lambda feed=batches: next(feed), b * views, seconds)
             images = next(batches)
 
     key = rngs.stream(rngs.root(config.seed), "views")
-    views = parts.source_view, parts.target_view, parts.cameras, config.views.shared
-    augment = jax.jit(lambda images: pair(key, images, *views))
-    found["augmentation"] = rate(lambda: augment(images), b, seconds)
+    sides = parts.source_view, parts.target_view, parts.cameras, config.views.shared
+    augment = jax.jit(lambda images: pair(key, images, *sides))
+    found["augmentation"] = rate(lambda: augment(images), b * views, seconds)
 
     step, state = parts.step(experiment.train_step), experiment.init_state(parts)
 
@@ -62,7 +66,7 @@ def benchmark(config, seconds: float) -> dict[str, float]:
         return values
 
     train()
-    found["step"] = rate(train, b, seconds)
+    found["step"] = rate(train, b * views, seconds)
     return found
 
 

@@ -4,7 +4,8 @@
 
 The step is compiled at two batches, not run: what XLA lays out for state, batch and activations.
 Between them memory is taken to grow in a straight line, from which the largest batch follows, a
-tenth of the device left free. Each device has its own compiler: ask where you will train.
+tenth of the device left free: an estimate. For one device, without the data set that may be kept
+there. Each device has its own compiler: ask where you will train.
 """
 
 import argparse
@@ -19,7 +20,7 @@ FREE = 0.1  # what is left to the allocator and to measures in between
 
 
 def compiled_bytes(config) -> int:
-    parts = experiment.build(config)
+    parts = experiment.build(config, jax.devices()[:1])
     state, batch = experiment.abstract_state(parts), experiment.abstract_batch(parts)
     memory = experiment.train_step(parts).lower(state, batch).compile().memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -34,18 +35,19 @@ def main() -> None:
     if unknown := [word for word in words if not word.startswith(PREFIX)]:
         parser.error(f"unknown: {' '.join(unknown)}")
     config = load(arguments.config, words)
+    config.mesh.data = config.mesh.fsdp = 1
     small, large = arguments.batch_sizes
+    train, accumulate = config.train, config.optimizer.accumulate
+    variants = {
+        "as it is": (train.remat, accumulate),
+        "remat": (True, accumulate),
+        f"accumulate={4 * accumulate}": (train.remat, 4 * accumulate),
+    }
     print(f"{config.name}, {config.model.dtype}, {jax.devices()[0].device_kind}\n")
     largest = " | ".join(f"largest batch in {size} GiB" for size in GIBIBYTES)
     print(f"| | MiB whatever the batch | MiB a picture | {largest} |")
     print("|---|---|---|" + "---|" * len(GIBIBYTES))
-    for name, changes in {
-        "as it is": {},
-        "remat": {"remat": True},
-        "accumulate=4": {"accumulate": 4},
-    }.items():
-        config.train.remat = changes.get("remat", False)
-        config.optimizer.accumulate = changes.get("accumulate", 1)
+    for name, (train.remat, config.optimizer.accumulate) in variants.items():
         found = []
         for config.train.batch_size in (small, large):
             found.append(compiled_bytes(config))

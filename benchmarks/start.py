@@ -23,6 +23,7 @@ QUIET = ["diagnose_every=0", "probe_every=0", "sample_every=0", "num_steps=1"]
 def seconds(words: list[str], cache: str, code: int = 0) -> float:
     """Of `python WORDS`, which must end with this code."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": cache}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be preferred
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True

@@ -4,7 +4,8 @@
     python benchmarks/versus_torch.py --batch_size=16 --dtype=float32 --num_steps=1    # a CPU
 
 Ours and PyTorch's take turns, `--rounds` times, each in a process of its own; the medians are
-compared with PyTorch's fastest variant. PyTorch may live in another environment (--torch_python).
+compared; PyTorch's fastest variant is what counts. PyTorch may live in another environment
+(--torch_python).
 """
 
 import argparse
@@ -29,9 +30,15 @@ def figures(words: list[str], folder: str) -> dict | None:
     """What a benchmark writes; None where it ends with an error, which is shown."""
     path = pathlib.Path(folder, "figures.json")
     path.unlink(missing_ok=True)
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": card}
     done = subprocess.run(
-        [*words, f"--json={path}"], env=environment, capture_output=True, text=True, check=False
+        [*words, f"--json={path}"],
+        env=environment,
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         print(f"{' '.join(words)}: {done.stderr[-1000:]}", file=sys.stderr)
@@ -69,7 +76,16 @@ def main() -> None:
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """Markdown: the median step of each, and how much faster ours is."""
+    """Markdown: the median step of each, and how much faster ours is.
+
+    Raises:
+      SystemExit: there is nothing to compare, or the networks aren't of one size.
+    """
+    if not found["soda_jax"] or not any(found[name] for name in found if name != "soda_jax"):
+        raise SystemExit("ours, or every variant of PyTorch, ended with an error: no table")
+    sizes = {one["parameters"] for ones in found.values() for one in ones}
+    if len(sizes) > 1:
+        raise SystemExit(f"the networks differ: {sorted(sizes)} parameters")
     steps = {
         name: statistics.median(one["step_milliseconds"] for one in ones)
         for name, ones in found.items()
@@ -83,7 +99,7 @@ def table(found: dict[str, list[dict]]) -> str:
         one = found[name][0]
         version = f"torch {one['torch']}" if "torch" in one else f"jax {one['jax']}"
         memory = f"{one['peak_mebibytes']:.0f}" if one["peak_mebibytes"] else ""
-        speed, ratio = 1e3 * one["batch_size"] / step, step / steps.get("soda_jax", step)
+        speed, ratio = 1e3 * one["batch_size"] / step, step / steps["soda_jax"]
         lines.append(
             f"| {name} | {version} | {one['parameters']:,} | {step:.0f} | {speed:.1f} | {memory} "
             f"| {ratio:.2f} |"

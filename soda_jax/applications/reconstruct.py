@@ -51,19 +51,25 @@ def under_code(
         code = z if source is None else model.apply(variables, source, t=t, method="encode")
         return predict(x_t, t, code, section_mask, target_rays, shares)
 
-    def with_and_without(x_t: Array, t: Array) -> tuple[Array, Array]:
-        mask = None
-        if section_mask is not None:
-            mask = jnp.concatenate([section_mask, jnp.ones_like(section_mask)])
-        code = jnp.concatenate([z, jnp.zeros_like(z)])
-        twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), (x_t, t, target_rays, shares))
-        found = predict(*twice[:2], code, mask, *twice[2:])
-        return tuple(jnp.split(found, 2))
-
     if source is not None and guidance_scale:
         raise ValueError(f"guidance_scale {guidance_scale}: a code that follows t has no guidance")
     if isinstance(guidance_scale, int | float) and guidance_scale == 0:
         return plainly
+
+    def in_pairs(x: Array, null: Array | None = None) -> Array:
+        # Neighbours, so that a device keeps its own pictures.
+        null = x if null is None else null
+        return jnp.stack([x, null], axis=1).reshape(-1, *x.shape[1:])
+
+    codes = in_pairs(z, jnp.zeros_like(z))
+    masks = None if section_mask is None else in_pairs(section_mask, jnp.ones_like(section_mask))
+    rays, both_shares = jax.tree.map(in_pairs, (target_rays, shares))
+
+    def with_and_without(x_t: Array, t: Array) -> tuple[Array, Array]:
+        found = predict(in_pairs(x_t), in_pairs(t), codes, masks, rays, both_shares)
+        found = found.reshape(-1, 2, *found.shape[1:])
+        return found[:, 0], found[:, 1]
+
     return guide(with_and_without, guidance_scale)
 
 

@@ -47,7 +47,7 @@ def sample(
       num_steps: network calls; "heun" makes 2 num_steps - 1 of them.
       sampler: "ddim" (Song et al. 2021, eq. 12); "dpm_solver", DPM-Solver++(2M) (Lu et al. 2022,
         algorithm 2), whose first and last steps are of first order, and which does best with the
-        spacing "log_snr"; "heun", of second order (Karras et al. 2022, algorithm 1), but on x as a
+        spacing "balanced"; "heun", of second order (Karras et al. 2022, algorithm 1), but on x as a
         function of the angle arctan(sigma / alpha), whose derivative is v. [D]
       eta: of "ddim" alone: 0 adds no noise, 1 is the ancestral sampling of DDPM.
       keys: [b] random keys, one for each picture, needed where eta > 0: a picture doesn't depend
