@@ -13,15 +13,14 @@ works while the step does, and where that runs on the CPU too they share its cor
 its batch on the devices that the step runs on.
 """
 
-import argparse
-import json
 import time
 
+import figures
 import jax
 import numpy as np
 
 from soda_jax import experiment, rngs
-from soda_jax.config_schema import PREFIX, load
+from soda_jax.config_schema import load
 from soda_jax.data.views import pair
 
 
@@ -71,13 +70,9 @@ def benchmark(config, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/digits.py")
+    parser = figures.parser(__doc__, config="configs/digits.py")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--json", help="also write the figures here")
-    arguments, words = parser.parse_known_args()
-    if unknown := [word for word in words if not word.startswith(PREFIX)]:
-        parser.error(f"unknown: {' '.join(unknown)}")
+    arguments, words = figures.parse(parser)
     config = load(arguments.config, words)
     found = benchmark(config, arguments.seconds)
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -85,9 +80,7 @@ def main() -> None:
     print("| | pictures/s | over the step's |\n|---|---|---|")
     for name, value in found.items():
         print(f"| {name} | {value:,.0f} | {value / found['step']:.1f} |")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"config": config.name, "device": device} | found, file, indent=1)
+    figures.write({"config": config.name, "device": device} | found, arguments.json)
 
 
 if __name__ == "__main__":

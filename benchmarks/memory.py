@@ -8,12 +8,11 @@ tenth of the device left free: an estimate. For one device, without the data set
 there. Each device has its own compiler: ask where you will train.
 """
 
-import argparse
-
+import figures
 import jax
 
 from soda_jax import experiment
-from soda_jax.config_schema import PREFIX, load
+from soda_jax.config_schema import load
 
 GIBIBYTES = (16, 80, 139)
 FREE = 0.1  # what is left to the allocator and to measures in between
@@ -28,12 +27,9 @@ def compiled_bytes(config) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/cifar10.py")
+    parser = figures.parser(__doc__, config="configs/cifar10.py")
     parser.add_argument("--batch_sizes", type=int, nargs=2, default=(16, 64))
-    arguments, words = parser.parse_known_args()
-    if unknown := [word for word in words if not word.startswith(PREFIX)]:
-        parser.error(f"unknown: {' '.join(unknown)}")
+    arguments, words = figures.parse(parser)
     config = load(arguments.config, words)
     config.mesh.data = config.mesh.fsdp = 1
     small, large = arguments.batch_sizes
@@ -47,6 +43,7 @@ def main() -> None:
     largest = " | ".join(f"largest batch in {size} GiB" for size in GIBIBYTES)
     print(f"| | MiB whatever the batch | MiB a picture | {largest} |")
     print("|---|---|---|" + "---|" * len(GIBIBYTES))
+    rows = []
     for name, (train.remat, config.optimizer.accumulate) in variants.items():
         found = []
         for config.train.batch_size in (small, large):
@@ -55,6 +52,8 @@ def main() -> None:
         base = found[0] - small * each
         cells = [f"{int(((1 - FREE) * size * 2**30 - base) / each):,}" for size in GIBIBYTES]
         print(f"| {name} | {base / 2**20:.0f} | {each / 2**20:.2f} | {' | '.join(cells)} |")
+        rows.append({"variant": name, "bytes": base, "bytes_per_picture": each})
+    figures.write(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ The features are a seeded mixture of Gaussians, correlated as features are, whos
 Compilation is timed apart: a first call less a second one.
 """
 
-import argparse
-import json
 import os
 import time
 import warnings
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,17 +173,15 @@ def features(config, count: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = figures.parser(__doc__, config="configs/cifar10.py:cpu")
     parts = ("linear", "knn", "features")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--train", type=int, default=50_000, help="training examples, and pictures")
     parser.add_argument("--test", type=int, default=10_000)
     parser.add_argument("--dimensions", type=int, default=128)
-    parser.add_argument("--config", default="configs/cifar10.py:cpu")
     parser.add_argument("--sklearn_tolerance", type=float, default=1e-4, help="its default")
-    parser.add_argument("--json", help="also write the figures here")
     arguments = parser.parse_args()
-    figures = {
+    found = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "cpus": os.cpu_count(),
         "jax": jax.__version__,
@@ -192,8 +189,7 @@ def main() -> None:
         "test_examples": arguments.test,
         "dimensions": arguments.dimensions,
     }
-    for name, value in figures.items():
-        print(f"{name:<20} {value}")
+    figures.show(found)
     train = mixture(arguments.train, arguments.dimensions, seed=1)
     test = mixture(arguments.test, arguments.dimensions, seed=2)
     runs = {
@@ -203,14 +199,12 @@ def main() -> None:
     }
     for part in arguments.parts:
         print(f"\n{part}")
-        figures[part] = runs[part]()
-        for name, value in figures[part].items():
+        found[part] = runs[part]()
+        for name, value in found[part].items():
             if name != "fits":
                 shown = f"{value:.4g}" if isinstance(value, float) else value
                 print(f"  {name:<20} {shown}")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+    figures.write(found, arguments.json)
 
 
 if __name__ == "__main__":

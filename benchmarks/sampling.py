@@ -8,10 +8,9 @@ pictures, and pictures a second. Under guidance an evaluation is one pass of twi
 Pictures are uint8, rounded after sampling.
 """
 
-import argparse
-import json
 import time
 
+import figures
 import jax
 import numpy as np
 
@@ -62,13 +61,12 @@ def benchmark(workdir: str, count: int, evaluations: list[int], converged: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = figures.parser(__doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--num_images", type=int, default=64)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[6, 8, 12, 25, 50, 100])
     parser.add_argument("--converged", type=int, default=1000)
     parser.add_argument("--guidance_scale", type=float, default=0.0)
-    parser.add_argument("--json", help="also write the figures here")
     arguments = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; {arguments.workdir}\n")
     print("| sampler | spacing | evaluations | dB to the converged | pictures/s |")
@@ -83,9 +81,7 @@ def main() -> None:
     ):
         rows.append(row)
         print("| {} | {} | {} | {:.1f} | {:.1f} |".format(*row), flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    figures.write(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ after one, without its last measures: once with an empty compilation cache, once
 run left there.
 """
 
-import argparse
 import os
 import pathlib
 import statistics
@@ -15,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import figures
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUIET = ["diagnose_every=0", "probe_every=0", "sample_every=0", "num_steps=1"]
@@ -35,10 +36,9 @@ def seconds(words: list[str], cache: str, code: int = 0) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/digits.py")
+    parser = figures.parser(__doc__, config="configs/digits.py")
     parser.add_argument("--repeats", type=int, default=5)
-    arguments, words = parser.parse_known_args()
+    arguments, words = figures.parse(parser)
     module, config = ["-m", "soda_jax"], f"--config={arguments.config}"
     with tempfile.TemporaryDirectory() as folder:
         wrong = [*module, "pretrain", config, f"--workdir={folder}/none", "--config.trian.seed=1"]
@@ -49,14 +49,18 @@ def main() -> None:
             "a wrong key": (wrong, 78),
         }
         print("| | seconds, median | fastest |\n|---|---|---|")
+        found = {}
         for name, (command, code) in rows.items():
             took = [seconds(command, folder, code) for _ in range(arguments.repeats)]
             print(f"| {name} | {statistics.median(took):.2f} | {min(took):.2f} |", flush=True)
+            found[name] = took
         one = [f"--config.train.{word}" for word in QUIET] + words
         for name in ("a run of one step, nothing compiled before", "the same, started again"):
             workdir = f"--workdir={folder}/{name[:5]}"
             took = seconds([*module, "pretrain", config, workdir, *one], folder)
             print(f"| {name} | {took:.1f} | {took:.1f} |", flush=True)
+            found[name] = [took]
+    figures.write(found, arguments.json)
 
 
 if __name__ == "__main__":

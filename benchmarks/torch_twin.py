@@ -8,11 +8,11 @@ device as floats: no loader and no augmentation is timed, where ours augments in
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
 
+import figures
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -263,21 +263,17 @@ def benchmark(arguments: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = figures.parser(__doc__)
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--channels_last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--num_steps", type=int, default=10, help="steps between two waits")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", help="also write the figures here")
     arguments = parser.parse_args()
-    figures = benchmark(arguments)
-    for name, value in figures.items():
-        print(f"{name:<26} {value:.4g}" if isinstance(value, float) else f"{name:<26} {value}")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+    found = benchmark(arguments)
+    figures.show(found)
+    figures.write(found, arguments.json)
 
 
 if __name__ == "__main__":

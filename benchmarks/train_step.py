@@ -7,16 +7,15 @@ configs/cifar10.py is the geometry of FutureXiang/soda (ResNet-18, small stem; z
 one that pretraining runs: augmentation, both networks, AdamW, EMA. The pictures are random bytes.
 """
 
-import argparse
-import json
 import statistics
 import time
 
+import figures
 import jax
 import numpy as np
 
 from soda_jax import experiment
-from soda_jax.config_schema import PREFIX, load
+from soda_jax.config_schema import load
 from soda_jax.training import metrics, sharding
 
 # Dense bfloat16 operations a second of one device, from the makers' data sheets.
@@ -85,20 +84,13 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/cifar10.py")
+    parser = figures.parser(__doc__, config="configs/cifar10.py")
     parser.add_argument("--num_steps", type=int, default=10, help="steps between two waits")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", help="also write the figures here")
-    arguments, words = parser.parse_known_args()
-    if unknown := [word for word in words if not word.startswith(PREFIX)]:
-        parser.error(f"unknown: {' '.join(unknown)}")
-    figures = benchmark(load(arguments.config, words), arguments.num_steps, arguments.repeats)
-    for name, value in figures.items():
-        print(f"{name:<22} {value:.4g}" if isinstance(value, float) else f"{name:<22} {value}")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+    arguments, words = figures.parse(parser)
+    found = benchmark(load(arguments.config, words), arguments.num_steps, arguments.repeats)
+    figures.show(found)
+    figures.write(found, arguments.json)
 
 
 if __name__ == "__main__":

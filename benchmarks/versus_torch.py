@@ -26,7 +26,7 @@ VARIANTS = {
 }
 
 
-def figures(words: list[str], folder: str) -> dict | None:
+def measure(words: list[str], folder: str) -> dict | None:
     """What a benchmark writes; None where it ends with an error, which is shown."""
     path = pathlib.Path(folder, "figures.json")
     path.unlink(missing_ok=True)
@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("--torch_python", default=sys.executable)
     parser.add_argument("--variants", default=";".join(VARIANTS), help="with semicolons between")
     arguments = parser.parse_args()
+    variants = [name.strip() for name in arguments.variants.split(";") if name.strip()]
+    if unknown := [name for name in variants if name not in VARIANTS]:
+        parser.error(f"--variants: no {unknown[0]!r}; there are {'; '.join(VARIANTS)}")
     shared = [f"--num_steps={arguments.num_steps}", "--repeats=1"]
     ours = [sys.executable, str(HERE / "train_step.py"), "--config=configs/cifar10.py", *shared]
     ours += [f"--config.train.batch_size={arguments.batch_size}"]
@@ -62,14 +65,14 @@ def main() -> None:
     twin = [arguments.torch_python, str(HERE / "torch_twin.py"), *shared]
     twin += [f"--batch_size={arguments.batch_size}", f"--dtype={arguments.dtype}"]
     commands = {"soda_jax": ours}
-    for name in filter(None, arguments.variants.split(";")):
-        commands[f"PyTorch, {name}"] = [*twin, *VARIANTS[name.strip()]]
+    for name in variants:
+        commands[f"PyTorch, {name}"] = [*twin, *VARIANTS[name]]
 
     found = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(arguments.rounds):
             for name, words in commands.items():
-                if (one := figures(words, folder)) is not None:
+                if (one := measure(words, folder)) is not None:
                     found[name].append(one)
                     print(f"{name}: {one['step_milliseconds']:.0f} ms", file=sys.stderr)
     print(table(found))

@@ -11,7 +11,7 @@ Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/
            python -m soda_jax novel_views --workdir=runs/views \\
                --config.novel_views.compare="('runs/views_regression',)"
 Hardware:  one or two CPU cores
-Time:      57 minutes for each, at 56 pictures a second on one core
+Time:      56 minutes for each, at 57 pictures a second on one core
 Reaches:   on 57 unseen objects 18.8, 19.3 and 19.5 dB from one, two and three sources, the nearest
            source 17.9, 18.2 and 18.8; seed 0 (results/novel_views.md)
 """

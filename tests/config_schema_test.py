@@ -193,10 +193,29 @@ def test_rules_that_two_fields_break():
     assert load("sample.sampler=ddim", "sample.eta=.5").sample.eta == 0.5
     (line,) = problems_of("mesh.data=8", "optimizer.accumulate=64")
     assert line.startswith("train.batch_size = 256: a multiple of mesh.data = 8 x mesh.fsdp = 1 x")
+    (line,) = problems_of("cameras.mirror_prob=.5")
+    assert line.startswith("cameras.mirror_prob = 0.5: 0.0 for cameras.encoding = 'none'")
     one = "views.source.mean=(.5,)"
     (line,) = problems_of("data.channels=1", one)
     assert line.startswith("views.source.mean = (0.5,): as many parts as views.source.std")
     assert load("data.channels=1", one, "views.source.std=(1,)").views.source.std == (1.0,)
+
+
+def test_views_that_are_recoloured_alike_have_no_contrast_and_no_noise():
+    def posed(*words: str) -> ml_collections.ConfigDict:
+        words = ("views.shared=True", *words)
+        path = str(REPOSITORY / "configs" / "views.py")
+        return config_schema.load(path, [f"--config.{word}" for word in words])
+
+    jitter = [f"views.{side}.jitter_prob=.8" for side in ("source", "target")]
+    with pytest.raises(ConfigError) as caught:
+        posed(*jitter, "views.target.noise=.1")
+    assert [line.split(" =")[0] for line in caught.value.problems] == [
+        "views.source.jitter_strength", "views.target.noise", "views.target.jitter_strength",
+    ]  # fmt: skip
+    assert "(0.4, 0.0, 0.4, 0.1)" in caught.value.problems[0]
+    strength = [f"views.{side}.jitter_strength=(0,0,.5,.5)" for side in ("source", "target")]
+    assert posed(*jitter, *strength).views.shared
 
 
 def test_all_problems_are_found_at_once():

@@ -38,7 +38,14 @@ def under_code(
       ValueError: guidance along the curve z(t), which has no null code.
     """
 
-    def predict(x_t: Array, t: Array, code: Array, mask, rays, shares) -> Array:
+    def predict(
+        x_t: Array,
+        t: Array,
+        code: Array,
+        mask: Array | None,
+        rays: Array | None,
+        shares: Array | None,
+    ) -> Array:
         if code.ndim == 2:
             return model.apply(variables, x_t, t, code, mask, target_rays=rays, method="denoise")
         b, k = code.shape[:2]

@@ -195,7 +195,7 @@ def parameter_table(params: PyTree) -> str:
 
 def count(params: PyTree) -> int:
     """How many numbers the tree holds."""
-    return parameter_overview.count_parameters(params)
+    return int(parameter_overview.count_parameters(params))
 
 
 def _fetch(held: tuple[int, Mapping[str, jax.Array]] | None) -> tuple[int, dict[str, float]] | None:

@@ -92,7 +92,7 @@ def prepare(folder: pathlib.Path) -> None:
 
 
 def commit() -> str:
-    """And whether anything but the card itself was changed since."""
+    """The commit, "-dirty" where anything but docs, which hold the card, was changed since."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(ROOT), *words]
