@@ -164,18 +164,21 @@ def test_order_of_convergence(how, spacing, order):
     assert np.log(errors[0] / errors[1]) / np.log(4.0) == pytest.approx(order, abs=0.35)
 
 
-def test_dpm_solver_follows_its_algorithm_where_steps_differ():
+def test_dpm_solver_integrates_the_line_through_its_predictions():
     process = Process(NOISES["inverted_cosine"], "x_0")
     t = levels.times(process, 5)[:-1]
     alpha, sigma = np.float64(process.schedule.alpha(t)), np.float64(process.schedule.sigma(t))
-    half_log_snr = np.log(alpha / sigma)
-    x, last_h, last_x_0 = 0.8, None, None  # Lu et al. 2022, algorithm 2, for one pixel
+    lambdas = np.log(alpha / sigma)
+    x, seen = 0.8, []
     for i in range(4):
-        x_0, h = np.tanh(x), half_log_snr[i + 1] - half_log_snr[i]
-        half_r = 0.0 if last_h is None else h / (2 * last_h)  # 1 / (2 r)
-        d = x_0 if last_h is None else (1 + half_r) * x_0 - half_r * last_x_0
-        x = sigma[i + 1] / sigma[i] * x - alpha[i + 1] * np.expm1(-h) * d
-        last_h, last_x_0 = h, x_0
+        seen.append(np.tanh(x))
+        line = np.poly1d(np.polyfit(lambdas[max(i - 1, 0) : i + 1], seen[-2:], min(i, 1)))
+        # Lu et al. 2022, eq. 8: what x_0 as a function of lambda does to x, here by quadrature.
+        u, weight = np.polynomial.legendre.leggauss(20)
+        start, stop = lambdas[i], lambdas[i + 1]
+        at = 0.5 * (stop - start) * (u + 1.0) + start
+        integral = 0.5 * (stop - start) * np.sum(weight * np.exp(at) * line(at))
+        x = sigma[i + 1] / sigma[i] * x + sigma[i + 1] * integral
     x_T = jnp.full((1, 1, 1, 1), 0.8)
     sampled = sampler.sample(
         lambda x_t, t: jnp.tanh(x_t), process, x_T, num_steps=5, sampler="dpm_solver"
