@@ -18,7 +18,6 @@ from soda_jax.models.bottleneck import split_sections
 from soda_jax.models.layers import (
     Attention,
     CrossAttention,
-    GroupNorm,
     SectionTokens,
     TimeEmbedding,
     conv,
@@ -30,6 +29,7 @@ from soda_jax.models.layers import (
     upsample,
 )
 from soda_jax.models.modulation import ModulatedNorm
+from soda_jax.models.norms import GroupNorm, per_channel
 
 
 def num_sections(multipliers: tuple[int, ...], num_blocks: int) -> int:
@@ -84,7 +84,7 @@ class ModulatedBlock(nn.Module):
             added = nn.Dense(self.features, kernel_init=truncated_normal, name="time")(
                 nn.silu(time)
             )
-            h, time = h + added[:, None, None].astype(self.dtype), None
+            h, time = per_channel(h, None, added), None
         h = nn.silu(ModulatedNorm(self.dtype, name="modulation")(h, time, z_section))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         last_init = nn.initializers.zeros if self.zero_init else truncated_normal
@@ -219,7 +219,7 @@ class Denoiser(nn.Module):
             if level < len(self.multipliers) - 1:
                 name = f"down_{place(h)}_sample"
                 if self.resample == "strided":
-                    h = conv(h.shape[-1], 3, name, self.dtype, strides=(2, 2))(h)
+                    h = conv(h.shape[-1], 3, name, self.dtype, stride=2)(h)
                 else:
                     h = block(h, len(skips), name, resample="down")
                 skips.append(h)

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import GroupNorm, glorot
+from soda_jax.models.layers import glorot
+from soda_jax.models.norms import BatchNorm, GroupNorm
 from soda_jax.models.wide_resnet import WideResNet
 
 # Colours in [-1, 1] deviate by about half; beside rays, which deviate by 1, they would drown [D].
@@ -37,13 +38,7 @@ class Norm(nn.Module):
         if self.kind == "group":
             h = GroupNorm(name="group")(h)
         else:
-            h = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                epsilon=1e-5,
-                dtype=jnp.float32,
-                name="batch",
-            )(h)
+            h = BatchNorm(name="batch")(h, train)
         return nn.relu(h).astype(self.dtype)
 
 

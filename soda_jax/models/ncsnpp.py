@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import GroupNorm, conv, downsample, glorot, residual_sum, upsample
+from soda_jax.models.layers import conv, downsample, glorot, residual_sum, upsample
+from soda_jax.models.norms import GroupNorm, per_channel
 from soda_jax.models.wide_resnet import fourier_features
 
 _nothing = nn.initializers.zeros  # a scale of 1e-10 in the released code
@@ -28,7 +29,7 @@ class TimedBlock(nn.Module):
         x = change(x)
         h = conv(self.features, 3, "conv0", self.dtype, glorot)(h)
         added = nn.Dense(self.features, kernel_init=glorot, dtype=self.dtype, name="condition")
-        h = h + added(nn.silu(condition))[:, None, None]
+        h = per_channel(h, None, added(nn.silu(condition)))
         h = nn.silu(GroupNorm(name="norm1")(h)).astype(self.dtype)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv(self.features, 3, "conv1", self.dtype, _nothing)(h)
@@ -118,9 +119,9 @@ class NCSNpp(nn.Module):
                 skips.append(h)
             if level < last:
                 h = block(h, f"down_{place}_sample", h.shape[-1], "down")
-                pyramid = conv(
-                    h.shape[-1], 3, f"pyramid_{place}", self.dtype, glorot, strides=(2, 2)
-                )(pyramid)
+                pyramid = conv(h.shape[-1], 3, f"pyramid_{place}", self.dtype, glorot, stride=2)(
+                    pyramid
+                )
                 h = pyramid = residual_sum(pyramid, h, True)
                 skips.append(h)
 

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import glorot
+from soda_jax.models.layers import Conv, glorot
+from soda_jax.models.norms import BatchNorm, per_channel
 
 # Fixed, as in the released code, where each run draws its own [R]; here a seed of their own does.
 FREQUENCIES = (16.0 * np.random.RandomState(0).standard_normal(16)).astype(np.float32)
+lecun_normal = nn.initializers.lecun_normal()
 
 
 def fourier_features(t: Array, lowest: float = 0.01, highest: float = 50.0) -> Array:
@@ -33,17 +35,15 @@ class WideBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array, train: bool) -> Array:
-        conv = partial(nn.Conv, dtype=self.dtype)
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=jnp.float32)
-        strides = (self.stride, self.stride)
-        h = nn.relu(norm(name="norm0")(x)).astype(self.dtype)
-        h = conv(self.features, (3, 3), padding=1, name="conv0")(h)
+        conv = partial(Conv, self.features, dtype=self.dtype, kernel_init=lecun_normal)
+        h = nn.relu(BatchNorm(name="norm0")(x, train)).astype(self.dtype)
+        h = conv(3, padding=1, name="conv0")(h)
         added = nn.Dense(self.features, dtype=self.dtype, kernel_init=glorot, name="time")
-        h = h + added(nn.silu(time))[:, None, None]
-        h = nn.relu(norm(name="norm1")(h)).astype(self.dtype)
-        h = conv(self.features, (3, 3), strides, padding=1, name="conv1")(h)
+        h = per_channel(h, None, added(nn.silu(time)))
+        h = nn.relu(BatchNorm(name="norm1")(h, train)).astype(self.dtype)
+        h = conv(3, self.stride, padding=1, name="conv1")(h)
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = conv(self.features, (1, 1), strides, name="shortcut")(x)
+            x = conv(1, self.stride, name="shortcut")(x)
         return x + h
 
 
@@ -61,7 +61,8 @@ class WideResNet(nn.Module):
     def __call__(self, source: Array, t: Array, train: bool = False) -> Array:
         time = nn.Dense(64, kernel_init=glorot, name="time0")(fourier_features(t))
         time = nn.Dense(64, kernel_init=glorot, name="time1")(nn.silu(time))
-        h = nn.Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem")(source.astype(self.dtype))
+        stem = Conv(16, 3, padding=1, dtype=self.dtype, kernel_init=lecun_normal, name="stem")
+        h = stem(source)
         for stage in range(3):
             for index in range(4):
                 h = WideBlock(
@@ -71,5 +72,5 @@ class WideResNet(nn.Module):
                     name=f"stage{stage}_block{index}",
                 )(h, time, train)
         # The last one's running statistics move ten times as fast [R].
-        h = nn.BatchNorm(not train, momentum=0.1, dtype=jnp.float32, name="norm")(h)
+        h = BatchNorm(momentum=0.1, name="norm")(h, train)
         return nn.relu(h).mean((1, 2))

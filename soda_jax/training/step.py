@@ -75,21 +75,25 @@ def make_train_step(
         key = rngs.stream(rngs.root(seed), "train", state.step)
         compute = loss_and_gradient if accumulate == 1 else accumulated
         (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = average_decay(state.step, ema_decay, ema_warmup)
         metrics = {"loss": loss} | {
             f"gradient_norm/{group}": optax.global_norm(part) for group, part in gradient.items()
         }
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            ema_params=update_average(state.ema_params, params, decay),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
-        return kept.replace(step=new_state.step), metrics | {"finite": finite}
+
+        def update(state: TrainState) -> TrainState:
+            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            decay = average_decay(state.step, ema_decay, ema_warmup)
+            return TrainState(
+                step=state.step,
+                params=params,
+                ema_params=update_average(state.ema_params, params, decay),
+                batch_stats=batch_stats,
+                opt_state=opt_state,
+            )
+
+        # A branch, not a choice value by value: that would copy the state before it is written.
+        state = jax.lax.cond(finite, update, lambda state: state, state)
+        return state.replace(step=state.step + 1), metrics | {"finite": finite}
 
     return train_step

@@ -223,7 +223,7 @@ def test_added_time_enters_before_the_norm_and_a_code_still_modulates():
     denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1, time_route="added")
     block = variables["params"]["down_8x8_block0"]
     assert set(block) >= {"time", "modulation"} and "time" not in block["modulation"]
-    assert block["modulation"]["norm"]["GroupNorm_0"]["scale"].shape == (8,)
+    assert block["modulation"]["scale"].shape == (8,)
     out = denoiser.apply(variables, x_t, t, z)
     assert not np.allclose(out, denoiser.apply(variables, x_t, 1 - t, z))
     assert not np.allclose(out, denoiser.apply(variables, x_t, t, 2 * z))

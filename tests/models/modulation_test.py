@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from soda_jax.models.layers import GroupNorm, num_groups, residual_sum, time_encoding
+from soda_jax.models.layers import residual_sum, time_encoding
 from soda_jax.models.modulation import ModulatedNorm
+from soda_jax.models.norms import GroupNorm, num_groups
 
 
 def test_modulation_is_z_s_times_t_s_norm_plus_t_b_plus_z_b():
