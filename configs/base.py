@@ -193,6 +193,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.spacing = "t"
     config.sample.eta = 0.0  # 0: DDIM, 1: DDPM, which is the paper's sampler [P]
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
+    config.sample.guidance_interval = (0.0, 1.0)  # of t; outside of it nothing is guided [D]
     config.sample.sections = ()  # condition on these sections of z alone; () for all
     config.sample.seed = 0
 

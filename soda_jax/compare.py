@@ -28,7 +28,8 @@ MEASURES = (
     "probe.weights", "probe.max_examples", "probe.validation_fraction", "probe.draws",
     "evaluate.labels_per_class", "evaluate.graph_examples", "evaluate.layer_ts",
     "evaluate.layer_examples", "evaluate.num_images", "sample.sampler", "sample.num_steps",
-    "sample.spacing", "sample.eta", "sample.guidance_scale", "sample.sections", "sample.seed",
+    "sample.spacing", "sample.eta", "sample.guidance_scale", "sample.guidance_interval",
+    "sample.sections", "sample.seed",
 )  # fmt: skip
 COLUMNS = (
     "linear, z", "linear, best block", "kNN", f"{LABELS} labels a class", f"{LABELS}, spread",

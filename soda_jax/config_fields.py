@@ -301,6 +301,7 @@ FIELDS = {
     "sample.spacing": one_of("t", "log_snr", "rho", "balanced"),
     "sample.eta": SHARE,
     "sample.guidance_scale": real(-1, 1000),
+    "sample.guidance_interval": Several(SHARE, 2, 2),
     "sample.sections": Several(whole(0, 2**16), 0, 1024, distinct=True),
     "sample.seed": SEED,
     "evaluate.suites": Several(one_of(*SUITES), 0, len(SUITES), distinct=True),

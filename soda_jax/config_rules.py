@@ -38,8 +38,8 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _shared, _cameras, _timed, _law, _accumulate, _target_size,
-        _attention, _sections, _mesh, _eta,
+        _data, _colours, _crops, _ascending, _shared, _cameras, _timed, _law, _accumulate,
+        _target_size, _attention, _sections, _mesh, _eta,
     )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
@@ -127,11 +127,15 @@ def _crops(values: Values) -> Iterator[Broken]:
     if values["views.target.edm_prob"] and _is_ncsnpp(values):
         allowed = "0.0 for model.denoiser.variant = 'ncsnpp', which can't be told of it"
         yield Broken("views.target.edm_prob", allowed, "0.0")
-    for view in ("views.source", "views.target"):
-        for key in (f"{view}.crop_scale", f"{view}.crop_ratio"):
-            low, high = values[key]
-            if low > high:
-                yield Broken(key, "the smaller one first", str((high, low)))
+
+
+def _ascending(values: Values) -> Iterator[Broken]:
+    crops = ("crop_scale", "crop_ratio")
+    pairs = [f"views.{side}.{key}" for side in ("source", "target") for key in crops]
+    for key in (*pairs, "sample.guidance_interval"):
+        low, high = values[key]
+        if low > high:
+            yield Broken(key, "the smaller one first", str((high, low)))
 
 
 def _shared(values: Values) -> Iterator[Broken]:

@@ -28,7 +28,9 @@ from soda_jax.models.autoencoder import mean_of_sources
 from soda_jax.training import sharding
 from soda_jax.training.objective import code_losses
 
-SAMPLER_OPTIONS = ("sampler", "num_steps", "spacing", "eta", "guidance_scale")
+SAMPLER_OPTIONS = (
+    "sampler", "num_steps", "spacing", "eta", "guidance_scale", "guidance_interval",
+)  # fmt: skip
 
 
 def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
@@ -262,12 +264,19 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
     Steps first to first + count - 1 of num_steps, and the picture as it is seen after them. Guided
     as the config says, from noise; or without guidance, from an x_T of `invert_step`.
     """
-    scale = experiment.config.sample.guidance_scale if guided else 0.0
+    guidance = experiment.config.sample
 
     def steps(variables, z: Array, x_t: Array, first: Array, seen=None) -> tuple[Array, Array]:
         rays = target_rays(experiment, len(z), seen)
         x_t, x_0 = ddim_steps(
-            under_code(experiment.model, variables, z, guidance_scale=scale, target_rays=rays),
+            under_code(
+                experiment.model,
+                variables,
+                z,
+                guidance_scale=guidance.guidance_scale if guided else 0.0,
+                target_rays=rays,
+                guidance_interval=guidance.guidance_interval,
+            ),
             experiment.process,
             x_t,
             first,

@@ -110,7 +110,7 @@ class Pretrained:
           shares: [n k], where there are k codes of each picture, z [n k z], with cameras [n k]: the
             predictions under them are averaged by these shares.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
-            spacing, eta, guidance_scale.
+            spacing, eta, guidance_scale, guidance_interval.
 
         Raises:
           ValueError: codes of another size, a section that isn't there, an unknown option, an x_T

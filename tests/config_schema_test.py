@@ -158,6 +158,7 @@ WRONG = [
     ("probe.features=('z','z')", "('z', 'z')", "different", "(nearest: ('z',))"),
     ("model.denoiser.multipliers=" + "(" * 5000, "model.denoiser.multipliers", "a tuple", ""),
     ("views.source.crop_scale=(.9,.1)", "(0.9, 0.1)", "smaller one first", "(0.1, 0.9)"),
+    ("sample.guidance_interval=(1.,.5)", "(1.0, 0.5)", "smaller one first", "(0.5, 1.0)"),
     ("views.source.mean=(.5,)", "views.source.mean = (0.5,)", "3 parts", "(0.5, 0.5, 0.5)"),
     ("views.target.jitter_strength=(0,0,0,.9)", "(0.0, 0.0, 0.0, 0.9)", "at most 0.5", "0.0, 0.5)"),
     ("views.target.size=30", "views.target.size = 30", "a multiple of 8", "(nearest: 24 or 32)"),

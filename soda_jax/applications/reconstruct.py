@@ -20,6 +20,7 @@ def under_code(
     target_rays: Array | None = None,
     source: Array | None = None,
     shares: Array | None = None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> DenoiseFn:
     """The denoiser as a function of x_t and t, under the codes z [b z].
 
@@ -33,6 +34,7 @@ def under_code(
         come from one pass of twice the pictures; where w is the Python number 0, f(z) alone.
       target_rays: [b h w r], where the pictures are seen from; f(0) is given them, too [R].
       source: [b h w c], pictures whose z(t) is taken in place of z, of an encoder that is told t.
+      guidance_interval: of t, outside of which f(z) alone is asked; see `guide`.
 
     Raises:
       ValueError: guidance along the curve z(t), which has no null code.
@@ -77,7 +79,9 @@ def under_code(
         found = found.reshape(-1, 2, *found.shape[1:])
         return found[:, 0], found[:, 1]
 
-    return guide(with_and_without, guidance_scale)
+    if tuple(guidance_interval) == (0.0, 1.0):
+        return guide(with_and_without, guidance_scale)
+    return guide(with_and_without, guidance_scale, plainly, guidance_interval)
 
 
 def decode(
@@ -95,6 +99,7 @@ def decode(
     spacing: str = "t",
     eta: float = 0.0,
     guidance_scale: float = 0.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
     target_rays: Array | None = None,
     source: Array | None = None,
     shares: Array | None = None,
@@ -103,15 +108,27 @@ def decode(
     """x_0 [b h w c] in [-clip, clip], sampled under the codes z [b z], or [b k z].
 
     Args:
-      variables, section_mask, guidance_scale, target_rays, source, shares: see `under_code`.
+      variables, section_mask, guidance_scale, guidance_interval, target_rays, source, shares: see
+        `under_code`.
       keys: [b], one for each picture, so a picture doesn't depend on the batch that it is in.
       shape: (h, w, c) of a picture.
       x_T: [b h w c], the noise to start from; that of the keys where None.
       clip: each prediction of x_0 is clipped to [-clip, clip]; 0, not at all, where x_T is an
         inverted one.
     """
+    denoise_fn = under_code(
+        model,
+        variables,
+        z,
+        section_mask,
+        guidance_scale,
+        target_rays,
+        source,
+        shares,
+        guidance_interval,
+    )
     return sample(
-        under_code(model, variables, z, section_mask, guidance_scale, target_rays, source, shares),
+        denoise_fn,
         process,
         initial_noise(keys, shape) if x_T is None else x_T,
         num_steps=num_steps,

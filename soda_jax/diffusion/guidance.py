@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 
+import jax
+
 from soda_jax.array_types import Array, DenoiseFn
 
 
 def guide(
-    both_fn: Callable[[Array, Array], tuple[Array, Array]], guidance_scale: Array | float
+    both_fn: Callable[[Array, Array], tuple[Array, Array]],
+    guidance_scale: Array | float,
+    denoise_fn: DenoiseFn | None = None,
+    interval: tuple[float, float] = (0.0, 1.0),
 ) -> DenoiseFn:
     """A denoise_fn that returns (1 + w) with - w without, where w = guidance_scale.
 
@@ -17,10 +22,20 @@ def guide(
 
     Args:
       both_fn: (x_t [b h w c], t [b]) -> predictions [b h w c] with the condition and without it.
+      denoise_fn: the prediction with it, alone: all that is asked where t is outside `interval`,
+        which saves half the work there (Kynkaanniemi et al. 2024, arXiv 2404.07724). Then t must be
+        the same for all pictures.
     """
 
     def guided(x_t: Array, t: Array) -> Array:
         conditional, null = both_fn(x_t, t)
         return (1.0 + guidance_scale) * conditional - guidance_scale * null
 
-    return guided
+    if denoise_fn is None:
+        return guided
+
+    def in_interval(x_t: Array, t: Array) -> Array:
+        inside = (interval[0] <= t[0]) & (t[0] <= interval[1])
+        return jax.lax.cond(inside, guided, denoise_fn, x_t, t)
+
+    return in_interval

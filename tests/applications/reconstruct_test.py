@@ -36,6 +36,16 @@ def test_guidance_is_one_pass_with_the_code_and_without(mask, sums):
     assert model.batches == [4]
 
 
+def test_outside_the_interval_the_null_code_is_not_asked():
+    # Half of the calls are then of half the size: the branches see 4 pictures and 2.
+    model = Linear()
+    denoise_fn = under_code(model, {}, Z, guidance_scale=0.5, guidance_interval=(0.5, 1.0))
+    t = jnp.full(2, 0.2)
+    plain = X_T + t.reshape(-1, 1, 1, 1) + jnp.array([6.0, 15.0]).reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(denoise_fn(X_T, t), plain, rtol=1e-6)
+    assert model.batches == [4, 2]
+
+
 def test_without_guidance_the_null_code_is_not_asked():
     model = Linear()
     np.testing.assert_allclose(under_code(model, {}, Z)(X_T, T), added(6.0, 15.0), rtol=1e-6)

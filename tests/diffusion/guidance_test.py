@@ -43,6 +43,17 @@ def test_the_scale_may_be_traced():
     )
 
 
+def test_outside_its_interval_nothing_is_guided():
+    guided = jax.jit(guidance.guide(_both, 2.0, _with, (0.4, 0.6)))
+    for value, expected in (
+        (0.39, _with),
+        (0.5, guidance.guide(_both, 2.0)),
+        (0.61, _with),
+    ):
+        t = jnp.full(2, value)
+        np.testing.assert_allclose(guided(X_T, t), expected(X_T, t), atol=1e-6)
+
+
 def test_guidance_is_the_same_whichever_is_predicted():
     noise = schedule.InvertedCosine()
     pictures = {}
