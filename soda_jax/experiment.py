@@ -283,7 +283,7 @@ def batch_order(
 
 
 def init_fn(experiment: Experiment) -> Callable[[], TrainState]:
-    """A function that makes the state at step 0; it is traced, never run eagerly."""
+    """A function that makes the state at step 0; its jit lets all who need it share one trace."""
     model, tx = experiment.model, experiment.tx
     source, target = experiment.source_shape, experiment.target_shape
 
@@ -302,12 +302,12 @@ def init_fn(experiment: Experiment) -> Callable[[], TrainState]:
             arguments = (jnp.zeros((1, 1, *source)), jnp.zeros((1, *target)), t, False, poses)
         return create(model.init({"params": key}, *arguments), tx)
 
-    return init
+    return jax.jit(init)
 
 
 def abstract_state(experiment: Experiment) -> TrainState:
     """Shapes, types and shardings of the state: the template of a restore."""
-    shapes = jax.eval_shape(init_fn(experiment))
+    shapes = jax.eval_shape(experiment.step(init_fn))
     shardings = sharding.state_sharding(experiment.mesh, shapes)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -319,7 +319,7 @@ def abstract_state(experiment: Experiment) -> TrainState:
 def init_state(experiment: Experiment) -> TrainState:
     """The state at step 0, made in place on every device that will hold it."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
-    return jax.jit(init_fn(experiment), out_shardings=shardings)()
+    return jax.jit(experiment.step(init_fn), out_shardings=shardings)()
 
 
 def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[TrainState, dict]]:

@@ -16,6 +16,7 @@ from soda_jax.array_types import Array
 EPSILON = 1e-5
 
 
+@partial(jax.jit, inline=True)  # traced once for each shape
 def pixel_sums(x: Array) -> Array:
     """[b h w c] -> [b c], in float32."""
 
