@@ -13,6 +13,8 @@ python=$(make_environment .venv .)
 workdir=${WORKDIR:-runs/digits}
 XLA_FLAGS=$(xla_flags "$python")
 export XLA_FLAGS
+# XLA asks for its temporary memory anew in every step: in huge pages that costs less (glibc 2.35).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 "$python" -m soda_jax pretrain --config=configs/digits.py --workdir="$workdir" "$@"
 "$python" -m soda_jax probe --workdir="$workdir"
 "$python" -m soda_jax sample --workdir="$workdir"

@@ -46,11 +46,13 @@ spread.defvjp(
 
 def per_channel(h: Array, scale: Array | None, shift: Array) -> Array:
     """scale h + shift, where h is [b h w c] and the others are [b c], or [c] for all pictures."""
-    b, *pixels, c = h.shape
-    shift = spread(jnp.broadcast_to(shift, (b, c)), tuple(pixels)).astype(h.dtype)
-    if scale is None:
-        return h + shift
-    return spread(jnp.broadcast_to(scale, (b, c)), tuple(pixels)).astype(h.dtype) * h + shift
+    b, height, width, c = h.shape
+
+    def everywhere(values):
+        values = jnp.broadcast_to(values.astype(jnp.float32), (b, c))
+        return spread(values, (height, width)).astype(h.dtype)
+
+    return (h if scale is None else everywhere(scale) * h) + everywhere(shift)
 
 
 def num_groups(channels: int) -> int:

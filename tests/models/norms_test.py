@@ -96,6 +96,12 @@ def test_sums_of_half_precision_are_exact_to_single():
     assert gradient.tolist() == [[4096.0, 4096.0]]
 
 
+def test_a_shift_in_half_precision_has_a_gradient():
+    h = jnp.zeros((2, 4, 4, 3), jnp.bfloat16)
+    gradient = jax.grad(lambda shift: norms.per_channel(h, None, shift).sum())(h[:, 0, 0])
+    assert gradient.dtype == jnp.bfloat16 and (gradient == 16.0).all()
+
+
 def test_what_runs_on_a_cpu_is_a_product_and_elsewhere_a_reduction():
     def lowered(platform):
         traced = jax.jit(norms.pixel_sums).trace(jax.ShapeDtypeStruct(SHAPE, jnp.float32))
