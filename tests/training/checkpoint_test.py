@@ -326,13 +326,15 @@ def test_only_finished_directories_are_steps(tmp_path, state):
 def test_killed_in_the_middle_of_a_save(tmp_path):
     """SIGKILL while step 2 is being written: step 1 is the newest, and 2 can be saved again."""
     code = """
-import os, signal, sys
+import os, signal, sys, time
 import jax.numpy as jnp
 from soda_jax.training.checkpoint import Checkpointer
 checkpointer = Checkpointer(sys.argv[1])
 checkpointer.save(1, {"x": jnp.ones(3)}, {})
 checkpointer.wait()
 checkpointer.save(2, {"x": jnp.ones(20_000_000)}, {})
+while len(os.listdir(os.path.join(sys.argv[1], "checkpoints"))) < 2:
+    time.sleep(0.001)  # a busy machine may not have begun to write
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run(
