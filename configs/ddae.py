@@ -8,7 +8,8 @@ Command:   python -m soda_jax pretrain --config=configs/ddae.py:cpu --workdir=ru
            python -m soda_jax probe    --workdir=runs/ddae
            python -m soda_jax evaluate --workdir=runs/ddae --suite=layers
 Hardware:  one GPU of 24 GB or more (ddpm); four (ddpmpp); two CPU cores (cpu)
-Reaches:   not yet measured; the released code: 90.05 (ddpm), 93.97 (ddpmpp), 90.44 (edm_ddpm) and
+Reaches:   41.6 by the full linear probe (cpu, half its pictures; results/methods.md); the others
+           not yet measured; the released code: 90.05 (ddpm), 93.97 (ddpmpp), 90.44 (edm_ddpm) and
            94.50 (edm_ddpmpp) by its linear probe, on CIFAR-10 [R]
 
 Not taken over [D]: its time input t / 1000 in sinusoids that hardly tell two t apart (ours are

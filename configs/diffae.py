@@ -9,7 +9,7 @@ Presets: full and cpu, with the networks of those of configs/cifar10.py.
 Command:   python -m soda_jax pretrain --config=configs/diffae.py:cpu --workdir=runs/diffae
            python -m soda_jax apply    --workdir=runs/diffae --use=reconstruct,interpolate,prior
 Hardware:  one GPU of 24 GB (full); two CPU cores (cpu)
-Reaches:   not yet measured
+Reaches:   linear 54.9, kNN 52.8 (cpu, half its pictures; results/methods.md)
 """
 
 import ml_collections

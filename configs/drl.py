@@ -8,8 +8,9 @@ Command:   python -m soda_jax pretrain --config=configs/drl.py:cpu --workdir=run
            python -m soda_jax probe    --workdir=runs/drl
            python -m soda_jax evaluate --workdir=runs/drl --suite=trajectory,semi_supervised
 Hardware:  one GPU of 16 GB (drl, vdrl); two CPU cores (the others)
-Reaches:   not yet measured; the released code, after LaplaceNet's training: 94.75 (drl) and 95.00
-           (vdrl) with 4000 labels of CIFAR-10, 74.31 and 81.63 with 100 [R]
+Reaches:   linear 49.5 and 45.4 (cpu, cpu_vdrl, half their pictures; results/methods.md); the
+           others not yet measured; the released code, after LaplaceNet's training: 94.75 (drl)
+           and 95.00 (vdrl) with 4000 labels of CIFAR-10, 74.31 and 81.63 with 100 [R]
 
 Not taken over from the released code [D]: its pretraining saw the labelled pictures alone, ours
 sees all; weights that are read by the order of their entries; a reader whose size fits one width of
