@@ -339,6 +339,7 @@ FIELDS = {
 
 # Fields that came after the first runs: what a saved config that lacks one of them stands for.
 LATER_FIELDS = {
+    "sample.guidance_interval": (0.0, 1.0),
     "train.frechet_images": 1024,
     "train.max_skipped": 10,
     "train.stall_seconds": 600.0,
