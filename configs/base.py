@@ -74,6 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
         "small"  # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
     )
     config.model.encoder.norm = "batch"  # batch | group [D]
+    # A last 1x1 convolution widens what is pooled to so many features; 0: none [D]
+    config.model.encoder.features = 0
     config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
     config.model.encoder.t = 0.5  # at which the code of wide_resnet stands for the picture [D]
     config.model.bottleneck = ml_collections.ConfigDict()

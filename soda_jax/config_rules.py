@@ -176,6 +176,8 @@ def _timed(values: Values) -> Iterator[Broken]:
             yield Broken("sample.guidance_scale", allowed, "0.0")
     if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
+    if values["model.encoder.features"] and values["model.encoder.variant"] == "wide_resnet":
+        yield Broken("model.encoder.features", "0 for model.encoder.variant = 'wide_resnet'", "0")
     if not values["model.encoder.linear"]:
         if values["model.bottleneck.penalty"] == "kl":
             allowed = "True for model.bottleneck.penalty = 'kl': it gives mean and variance"
@@ -191,6 +193,8 @@ def pooled_size(values: Values) -> int:
     variant, multiplier = values["model.encoder.variant"], values["model.encoder.width_multiplier"]
     if variant == "wide_resnet":
         return round(128 * multiplier)
+    if values["model.encoder.features"]:
+        return values["model.encoder.features"]
     deep = 4 if variant in ("resnet50", "resnet101") else 1
     return 8 * max(1, round(64 * multiplier)) * deep
 

@@ -76,12 +76,18 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The trunk: [b h w c] -> pooled features [b d] in float32."""
+    """The trunk: [b h w c] -> pooled features [b d] in float32.
+
+    Attributes:
+      features: a last 1x1 convolution to so many channels, normalised, before the pooling; 0: none,
+        and d is the last stage's width.
+    """
 
     variant: str = "resnet18"
     width_multiplier: float = 1.0
     stem: str = "small"
     norm: str = "batch"
+    features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -116,6 +122,16 @@ class ResNet(nn.Module):
                     name=f"stage{stage}_block{index}",
                 )(h, train)
         h = Norm(self.norm, self.dtype, name="norm")(h, train)
+        if self.features:
+            h = nn.Conv(
+                self.features,
+                (1, 1),
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=glorot,
+                name="features",
+            )(h)
+            h = Norm(self.norm, self.dtype, name="features_norm")(h, train)
         return h.astype(jnp.float32).mean((1, 2))
 
 

@@ -61,6 +61,16 @@ def test_the_width_multiplier_scales_the_features():
         assert output.shape == (2, features)
 
 
+def test_the_last_convolution_gives_as_many_features_as_are_asked_for():
+    source = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    plain, wide = (ResNet("resnet10", 0.25, features=features) for features in (0, 300))
+    init = partial(wide.init_with_output, train=False)
+    output, _ = jax.eval_shape(init, jax.random.key(0), source)
+    assert output.shape == (2, 300)
+    # 128 channels come in; scale and bias of the norm.
+    assert count(wide) == count(plain) + 128 * 300 + 2 * 300
+
+
 def test_stems_reduce_the_resolution_by_one_and_by_four():
     source = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
 
