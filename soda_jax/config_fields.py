@@ -171,6 +171,7 @@ USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "
 
 VIEW_FIELDS = {
     "size": PIXELS,
+    "whole_size": whole(0, 4096),
     "crop_prob": SHARE,
     "crop_scale": Several(real(0, 1, open_low=True), 2, 2),
     "crop_ratio": Several(real(0.01, 100), 2, 2),
@@ -347,6 +348,8 @@ LATER_FIELDS = {
     "data.max_unreadable": 0,
     "optimizer.method": "adamw",
     "views.shared": False,
+    "views.source.whole_size": 0,
+    "views.target.whole_size": 0,
     "views.source.shift": 0,
     "views.target.shift": 0,
     "views.source.edm_prob": 0.0,

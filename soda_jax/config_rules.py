@@ -163,6 +163,12 @@ def _shared(values: Values) -> Iterator[Broken]:
 def _timed(values: Values) -> Iterator[Broken]:
     """What DRL's networks lack."""
     posed = values["cameras.encoding"] != "none"
+    if values["views.target.whole_size"]:
+        allowed = "0: the denoiser knows views.target.size alone"
+        yield Broken("views.target.whole_size", allowed, "0")
+    if posed and values["views.source.whole_size"]:
+        allowed = "0 where there are cameras: rays are drawn for views.source.size"
+        yield Broken("views.source.whole_size", allowed, "0")
     if posed and _is_ncsnpp(values):
         yield Broken("model.denoiser.variant", "'unet' where there are cameras", "'unet'")
     if posed and values["train.mixup"]:

@@ -23,6 +23,7 @@ class View:
     """
 
     size: int = 32
+    whole_size: int = 0
     crop_prob: float = 0.95
     crop_scale: tuple[float, float] = (0.2, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
@@ -56,6 +57,8 @@ class View:
             raise ValueError(f"shift is a number of pixels from 0 up, not {self.shift}")
         if self.size < 1:
             raise ValueError(f"size must be at least 1, not {self.size}")
+        if self.whole_size < 0:
+            raise ValueError(f"whole_size is a number of pixels from 0 up, not {self.whole_size}")
         if not (len(self.crop_scale) == 2 and 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1):
             raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {self.crop_scale}")
         if not (len(self.crop_ratio) == 2 and 0 < self.crop_ratio[0] <= self.crop_ratio[1]):
@@ -155,8 +158,9 @@ def labelled_views(keys: Array, images: Array, view: View) -> tuple[Array, Array
 
 
 def plain(images: Array, view: View) -> Array:
-    """Pictures [b h w c] uint8 resized and scaled only, as evaluation sees them: [b s s c]."""
-    return scaled(augment.resize(from_uint8(images), view.size), view)
+    """Pictures [b h w c] uint8 resized and scaled only, as evaluation sees them: [b s s c], where
+    s is view.whole_size, or view.size if that is 0."""
+    return scaled(augment.resize(from_uint8(images), view.whole_size or view.size), view)
 
 
 def pair(

@@ -30,6 +30,12 @@ def test_all_off_is_plain_and_plain_is_minus_one_to_one():
     assert batch.label is None and batch.poses is None
 
 
+def test_what_is_not_augmented_may_be_seen_at_another_size():
+    x, view = pictures(), View(size=4, crop_prob=1, whole_size=8)
+    assert views.pair(step_key(), x, view, OFF).source.shape == (4, 4, 4, 3)
+    np.testing.assert_array_equal(views.plain(x, view), views.plain(x, OFF))
+
+
 def test_probability_zero_leaves_no_random_number_in_the_graph():
     def graph(view):
         return str(
