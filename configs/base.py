@@ -77,6 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
     # A last 1x1 convolution widens what is pooled to so many features; 0: none [D]
     config.model.encoder.features = 0
     config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
+    # none | batch: each dimension of z has mean 0 and variance 1 over a batch, then what is learned
+    config.model.encoder.code_norm = "none"  # [D]
     config.model.encoder.t = 0.5  # at which the code of wide_resnet stands for the picture [D]
     config.model.bottleneck = ml_collections.ConfigDict()
     config.model.bottleneck.sections = "layers"  # layers: see denoiser.py; one: all get all of z

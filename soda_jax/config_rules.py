@@ -184,6 +184,10 @@ def _timed(values: Values) -> Iterator[Broken]:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
     if values["model.encoder.features"] and values["model.encoder.variant"] == "wide_resnet":
         yield Broken("model.encoder.features", "0 for model.encoder.variant = 'wide_resnet'", "0")
+    normalised = values["model.encoder.code_norm"] != "none"
+    if normalised and values["model.bottleneck.penalty"] != "none":
+        allowed = "'none' for model.encoder.code_norm = 'batch', which fixes the size of z"
+        yield Broken("model.bottleneck.penalty", allowed, "'none'")
     if not values["model.encoder.linear"]:
         if values["model.bottleneck.penalty"] == "kl":
             allowed = "True for model.bottleneck.penalty = 'kl': it gives mean and variance"

@@ -192,7 +192,7 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
         network = Denoiser(
             **denoiser, **common, whole_code=whole_code, labels=labels, rgb_features=rgb_features
         )
-    code_t, linear = encoder.pop("t"), encoder.pop("linear")
+    code_t, linear, code_norm = (encoder.pop(name) for name in ("t", "linear", "code_norm"))
     if encoder["variant"] == "none":
         return DiffusionAutoencoder(encoder=None, bottleneck=None, denoiser=network)
     if encoder["variant"] == "wide_resnet":
@@ -209,6 +209,7 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
             rgb_features=rgb_features,
             linear=linear,
             gaussian=bottleneck["penalty"] == "kl",
+            code_norm=code_norm,
         ),
         bottleneck=Bottleneck(
             num_sections=1 if whole_code else num_sections(*levels), **bottleneck

@@ -145,6 +145,8 @@ class Encoder(nn.Module):
     Attributes:
       linear: whether there is that map; without it z is the pooled features (DRL).
       gaussian: the map gives mean and log variance of z, [b 2 z_size] (VDRL).
+      code_norm: "batch": each dimension of z is normalised, in training over the batch, after it by
+        running statistics, then scaled and shifted as learned; "none".
     """
 
     z_size: int
@@ -152,6 +154,7 @@ class Encoder(nn.Module):
     rgb_features: int = 0
     linear: bool = True
     gaussian: bool = False
+    code_norm: str = "none"
 
     @property
     def timed(self) -> bool:
@@ -161,6 +164,8 @@ class Encoder(nn.Module):
     def setup(self):
         if self.linear:
             self.head = nn.Dense((1 + self.gaussian) * self.z_size, kernel_init=glorot)
+        if self.code_norm == "batch":
+            self.normalise = BatchNorm()
         if self.rgb_features:
             self.rgb = nn.Dense(self.rgb_features, kernel_init=unit_colours)
 
@@ -174,4 +179,7 @@ class Encoder(nn.Module):
         if self.rgb_features:
             source = jnp.concatenate([self.rgb(source), rays], axis=-1)
         pooled = self.trunk(source, t, train) if self.timed else self.trunk(source, train)
-        return self.head(pooled) if self.linear else pooled
+        z = self.head(pooled) if self.linear else pooled
+        if self.code_norm == "batch":
+            z = self.normalise(z[:, None, None], train)[:, 0, 0]
+        return z

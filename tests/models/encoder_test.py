@@ -101,6 +101,18 @@ def test_batch_statistics_move_in_training_and_serve_at_evaluation():
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
+def test_a_normalised_code_has_mean_0_and_variance_1_over_a_batch():
+    encoder = Encoder(z_size=5, trunk=ResNet("resnet10", 0.125), code_norm="batch")
+    source = (
+        jax.random.normal(jax.random.key(0), (8, 16, 16, 3)) * jnp.arange(1, 9)[:, None, None, None]
+    )
+    variables = jax.jit(encoder.init)(jax.random.key(1), source)
+    apply = jax.jit(encoder.apply, static_argnames=("train", "mutable"))
+    z, _ = apply(variables, source, train=True, mutable=("batch_stats",))
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(z.var(0), 1, atol=1e-2)
+
+
 def test_group_norm_leaves_no_statistics():
     encoder = Encoder(z_size=5, trunk=ResNet("resnet10", 0.125, norm="group"))
     variables = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
