@@ -196,6 +196,12 @@ def test_rules_that_two_fields_break():
     assert line.startswith("train.batch_size = 256: a multiple of mesh.data = 8 x mesh.fsdp = 1 x")
     (line,) = problems_of("cameras.mirror_prob=.5")
     assert line.startswith("cameras.mirror_prob = 0.5: 0.0 for cameras.encoding = 'none'")
+    (line,) = problems_of("views.target.whole_size=32")
+    assert line.startswith("views.target.whole_size = 32: 0: the denoiser knows")
+    (line,) = problems_of("model.encoder.code_norm=batch", "model.bottleneck.penalty=l1")
+    assert line.startswith("model.bottleneck.penalty = 'l1': 'none' for model.encoder.code_norm")
+    (line,) = problems_of("model.encoder.features=300", "model.encoder.linear=False")
+    assert "300, as many as there are pooled features" in line
     one = "views.source.mean=(.5,)"
     (line,) = problems_of("data.channels=1", one)
     assert line.startswith("views.source.mean = (0.5,): as many parts as views.source.std")
