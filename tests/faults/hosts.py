@@ -24,7 +24,7 @@ def pair(workdir: pathlib.Path, num_steps: int) -> list[runs.Run]:
     return found
 
 
-def host_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 1000) -> Result:
+def host_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 400) -> Result:
     """SIGKILL to one of two, at a random time; the other must end, and both go on together."""
     result = Result(
         "SIGKILL to one of two hosts",
