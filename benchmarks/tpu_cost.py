@@ -1,0 +1,94 @@
+"""Where a training step's time goes on a TPU that isn't there, by its compiler's own estimate.
+
+    python benchmarks/tpu_cost.py --config=configs/cifar10.py --topology=v5e:1x1 [--program=FILE]
+
+The step is compiled ahead of time on this CPU (pip install 'soda_jax[tpu]'; minutes to an hour).
+Each kernel of the program carries the cycles that the compiler expects; here they are summed by
+part of the model and by kind. A kernel that several operations were fused into counts whole for the
+one it is named after. --program keeps the compiled program's text, or reads what was kept.
+"""
+
+import collections
+import os
+import pathlib
+import re
+
+import figures
+
+# XLA's clock of a chip: its bfloat16 operations a second over those of a cycle (MXUs of 128 x 128).
+HERTZ = {"v5e": 197e12 / (4 * 2 * 128**2), "v4": 275e12 / (8 * 2 * 128**2)}
+# The first that fits the path of an operation says its part, and its kind.
+PARTS = {
+    "encoder": r"/encoder/",
+    "denoiser": r"/denoiser/",
+    "update": r"/cond/|train_step\)/(reduce_|add|jit\(_?global)",
+    "views, noise, loss": r"",
+}
+KINDS = {
+    "attention": r"attention",
+    "dropout": r"Dropout",
+    "modulation": r"/modulation|/time/|/code/|embedding",
+    "norms": r"/norm|features_norm",
+    "convolutions": r"conv_general_dilated",
+    "matrix products": r"dot_general",
+    "rest": r"",
+}
+_KERNEL = re.compile(r'op_name="([^"]*)".*"estimated_cycles":"(\d+)"')
+
+
+def main() -> None:
+    parser = figures.parser(
+        __doc__, config="configs/cifar10.py", topology="v5e:1x1", program="", most="15"
+    )
+    arguments, words = figures.parse(parser)
+    program = pathlib.Path(arguments.program) if arguments.program else None
+    if program and program.exists():
+        text = program.read_text()
+    else:
+        text = compiled(arguments.config, arguments.topology, words)
+        if program:
+            program.write_text(text)
+    kernels = [(name, int(cycles)) for name, cycles in _KERNEL.findall(text)]
+    milliseconds = 1e3 / HERTZ[arguments.topology.split(":")[0]]
+    whole = sum(cycles for _, cycles in kernels)
+    print(f"{len(kernels)} kernels, {whole * milliseconds:.2f} ms a step\n")
+    table = collections.Counter()
+    for name, cycles in kernels:
+        table[first(PARTS, name), first(KINDS, name)] += cycles
+    print("| | " + " | ".join(KINDS) + " | ms |\n|---|" + "---|" * (len(KINDS) + 1))
+    for part in PARTS:
+        row = [table[part, kind] for kind in KINDS]
+        cells = [f"{cycles / whole:.1%}" if cycles else "" for cycles in row]
+        print(f"| {part} | {' | '.join(cells)} | {sum(row) * milliseconds:.2f} |")
+    similar, count = collections.Counter(), collections.Counter()
+    for name, cycles in kernels:
+        name = re.sub(r"\d+", "#", name.removeprefix("jit(train_step)/"))
+        similar[name] += cycles
+        count[name] += 1
+    print("\nshare, kernels, operation")
+    for name, cycles in similar.most_common(int(arguments.most)):
+        print(f"{cycles / whole:6.1%} {count[name]:4} {name[:120]}")
+    figures.write({f"{part}, {kind}": cycles for (part, kind), cycles in table.items()},
+                  arguments.json)  # fmt: skip
+
+
+def first(patterns: dict[str, str], name: str) -> str:
+    return next(key for key, pattern in patterns.items() if re.search(pattern, name))
+
+
+def compiled(path: str, topology: str, words: list[str]) -> str:
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from soda_jax import experiment
+    from soda_jax.config_schema import load
+    from soda_jax.tpu_slices import tpu_slice
+
+    parts = experiment.build(load(path, words), tpu_slice(topology).devices)
+    lowered = experiment.train_step(parts).lower(
+        experiment.abstract_state(parts), experiment.abstract_batch(parts)
+    )
+    return lowered.compile().as_text()
+
+
+if __name__ == "__main__":
+    main()
