@@ -18,6 +18,7 @@ from soda_jax.models.bottleneck import split_sections
 from soda_jax.models.layers import (
     Attention,
     CrossAttention,
+    Dropout,
     SectionTokens,
     TimeEmbedding,
     conv,
@@ -86,7 +87,7 @@ class ModulatedBlock(nn.Module):
             )
             h, time = per_channel(h, None, added), None
         h = nn.silu(ModulatedNorm(self.dtype, name="modulation")(h, time, z_section))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train)
         last_init = nn.initializers.zeros if self.zero_init else truncated_normal
         h = conv(self.features, 3, "conv1", self.dtype, last_init)(h)
 

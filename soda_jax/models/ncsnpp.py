@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import conv, downsample, glorot, residual_sum, upsample
+from soda_jax.models.layers import Dropout, conv, downsample, glorot, residual_sum, upsample
 from soda_jax.models.norms import GroupNorm, per_channel
 from soda_jax.models.wide_resnet import fourier_features
 
@@ -31,7 +31,7 @@ class TimedBlock(nn.Module):
         added = nn.Dense(self.features, kernel_init=glorot, dtype=self.dtype, name="condition")
         h = per_channel(h, None, added(nn.silu(condition)))
         h = nn.silu(GroupNorm(name="norm1")(h)).astype(self.dtype)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train)
         h = conv(self.features, 3, "conv1", self.dtype, _nothing)(h)
         if self.resample or x.shape[-1] != self.features:
             x = conv(self.features, 1, "shortcut", self.dtype, glorot)(x)
