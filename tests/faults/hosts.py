@@ -24,8 +24,15 @@ def pair(workdir: pathlib.Path, num_steps: int) -> list[runs.Run]:
     return found
 
 
-def host_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 400) -> Result:
-    """SIGKILL to one of two, at a random time; the other must end, and both go on together."""
+def await_step_after(done: int, workdir: pathlib.Path, run: runs.Run) -> None:
+    """Until a step was made, or the run is over: compiling may take longer than all draws."""
+    while runs.last_line(workdir) <= done and run.process.exitcode is None:
+        time.sleep(0.1)
+
+
+def host_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 150) -> Result:
+    """SIGKILL to one of two, from the start or from the first step on, after a random time; the
+    other must end, and both go on together."""
     result = Result(
         "SIGKILL to one of two hosts",
         f"the other ends within {HEARTBEAT + 5} s, not with 0; both go on, to the same bits",
@@ -43,7 +50,10 @@ def host_kills(count: int, seed: int, folder: pathlib.Path, num_steps: int = 400
                 codes = [run.wait() for run in both]
             else:
                 victim = draw.randrange(2)
-                killed = both[victim].signal(signal.SIGKILL, draw.uniform(2.0, 25.0))
+                if draw.random() < 0.7:
+                    done = runs.last_line(workdir)
+                    await_step_after(done, workdir, both[0])
+                killed = both[victim].signal(signal.SIGKILL, draw.uniform(0.0, 15.0))
                 died = time.monotonic()
                 codes = [killed, both[1 - victim].wait()]
             if codes[0] != -signal.SIGKILL:
@@ -69,9 +79,7 @@ def host_terms(count: int, seed: int, folder: pathlib.Path) -> Result:
     while result.trials < count:
         both = pair(workdir, 100_000)
         victim = draw.randrange(2)
-        # Compiling may take longer than the grace on a slow machine.
-        while runs.last_line(workdir) <= done and both[0].process.exitcode is None:
-            time.sleep(0.1)
+        await_step_after(done, workdir, both[0])
         first = both[victim].signal(signal.SIGTERM, draw.uniform(0.0, 3.0))
         codes = [first, both[1 - victim].wait()]
         began = both[0].resumed_from
