@@ -43,8 +43,7 @@ class Dropout(nn.Module):
     """In training each value is zeroed with probability `rate` (to 2^-16), and the rest is scaled
     up so that means stay: [... c] -> [... c]. Random stream "dropout".
 
-    Two channels share a random word of 32 bits, and nothing becomes a float: on a CPU a fifth of
-    the time of flax's own.
+    Two channels share a random word of 32 bits, of which flax's own draws one for each.
     """
 
     rate: float
