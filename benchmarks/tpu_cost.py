@@ -15,8 +15,9 @@ import re
 
 import figures
 
-# XLA's clock of a chip: its bfloat16 operations a second over those of a cycle (MXUs of 128 x 128).
-HERTZ = {"v5e": 197e12 / (4 * 2 * 128**2), "v4": 275e12 / (8 * 2 * 128**2)}
+from soda_jax.tpu_slices import CHIPS, tpu_slice
+
+MXUS = {"v4": 8, "v5e": 4, "v5p": 8}  # matrix units of a chip, of 128 x 128 each
 # The first that fits the path of an operation says its part, and its kind.
 PARTS = {
     "encoder": r"/encoder/",
@@ -41,6 +42,9 @@ def main() -> None:
         __doc__, config="configs/cifar10.py", topology="v5e:1x1", program="", most="15"
     )
     arguments, words = figures.parse(parser)
+    chip = arguments.topology.split(":")[0]
+    if chip not in MXUS:
+        parser.error(f"--topology: a clock is known of {', '.join(MXUS)}, not of {chip}")
     program = pathlib.Path(arguments.program) if arguments.program else None
     if program and program.exists():
         text = program.read_text()
@@ -49,7 +53,8 @@ def main() -> None:
         if program:
             program.write_text(text)
     kernels = [(name, int(cycles)) for name, cycles in _KERNEL.findall(text)]
-    milliseconds = 1e3 / HERTZ[arguments.topology.split(":")[0]]
+    # Of a cycle: the operations of a cycle over those of a second.
+    milliseconds = 1e3 * MXUS[chip] * 2 * 128**2 / CHIPS[chip].flops
     whole = sum(cycles for _, cycles in kernels)
     print(f"{len(kernels)} kernels, {whole * milliseconds:.2f} ms a step\n")
     table = collections.Counter()
@@ -77,17 +82,11 @@ def first(patterns: dict[str, str], name: str) -> str:
 
 
 def compiled(path: str, topology: str, words: list[str]) -> str:
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from soda_jax import experiment
+    from soda_jax.compile import program
     from soda_jax.config_schema import load
-    from soda_jax.tpu_slices import tpu_slice
 
-    parts = experiment.build(load(path, words), tpu_slice(topology).devices)
-    lowered = experiment.train_step(parts).lower(
-        experiment.abstract_state(parts), experiment.abstract_batch(parts)
-    )
-    return lowered.compile().as_text()
+    return program(load(path, words), tpu_slice(topology)).as_text()
 
 
 if __name__ == "__main__":

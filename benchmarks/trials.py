@@ -7,7 +7,7 @@ A trial is a name and the fields that it changes, with commas between them (a tu
 Words of --config change all trials. Trials that a folder already holds aren't run again.
 
 The accuracy is that of the linear probe's own validation: a tenth of the training split, which
-chooses its L2. The test split's labels are fitted to by nothing and shown nowhere.
+chooses its L2. What the probe reaches on the test split stays in the run's folder.
 """
 
 import json
@@ -24,9 +24,7 @@ TABLE = "| {:<28} |" + " {:>10} |" * len(COLUMNS)
 
 
 def main() -> None:
-    parser = figures.parser(
-        __doc__, config="configs/cifar10.py:cpu", folder="runs/trials", features="z,pooled"
-    )
+    parser = figures.parser(__doc__, config="configs/cifar10.py:cpu", folder="runs/trials")
     parser.add_argument("--trial", action="append", required=True, dest="trials")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     arguments, words = figures.parse(parser)
@@ -50,7 +48,10 @@ def measure(workdir: pathlib.Path, config: str, overrides: list[str]) -> dict:
     """One trial: pictures seen, minutes of training, accuracies in percent, losses."""
     kept = workdir / "trial.json"
     if kept.exists():
-        return json.loads(kept.read_text())
+        found = json.loads(kept.read_text())
+        if found["made with"] != [config, *overrides]:
+            sys.exit(f"{workdir}: made with {' '.join(found['made with'])}; choose another name")
+        return found
     begin = time.monotonic()
     run("pretrain", f"--config={config}", f"--workdir={workdir}", *overrides)
     minutes = (time.monotonic() - begin) / 60
@@ -66,6 +67,7 @@ def measure(workdir: pathlib.Path, config: str, overrides: list[str]) -> dict:
     last = {key: value for line in lines for key, value in line.items()}
     saved = json.loads((workdir / "config.json").read_text())
     found = {
+        "made with": [config, *overrides],
         "pictures": last["step"] * saved["train"]["batch_size"],
         "minutes": minutes,
         "loss": last.get("loss_with_code/z"),

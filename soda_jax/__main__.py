@@ -116,9 +116,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
 
         pretrain(config, workdir, dry_run=arguments.dry_run)
     elif command == "compile":
-        # There is no TPU here, which only one process may have.
-        os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_PLATFORMS"] = "cpu"  # there is no TPU here
         from soda_jax.compile import compile_for
 
         print(compile_for(config, arguments.topology.split(",")))

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 
+import jax
 import ml_collections
 
 from soda_jax import experiment
@@ -50,7 +51,7 @@ class Compiled:
 
     @property
     def efficiency(self) -> float:
-        """Speed a chip, as a share of that of a chip alone with its share of the batch."""
+        """Speed a chip, as a share of that of a chip that computes as much and needn't talk."""
         return self.compute / (self.compute + self.communication)
 
 
@@ -73,13 +74,18 @@ def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
+def program(config: ml_collections.ConfigDict, where: Slice) -> jax.stages.Compiled:
+    """The sharded train step as that slice would run it."""
     parts = experiment.build(config, where.devices)
-    start = time.monotonic()
     lowered = experiment.train_step(parts).lower(
         experiment.abstract_state(parts), experiment.abstract_batch(parts)
     )
-    compiled = lowered.compile()
+    return lowered.compile()
+
+
+def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
+    start = time.monotonic()
+    compiled = program(config, where)
     costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
     collectives = find_collectives(compiled.as_text())
     # A part of an accumulated step is a loop's body, which the model counts once.

@@ -26,7 +26,10 @@ def pair(workdir: pathlib.Path, num_steps: int) -> list[runs.Run]:
 
 def await_step_after(done: int, workdir: pathlib.Path, run: runs.Run) -> None:
     """Until a step was made, or the run is over: compiling may take longer than all draws."""
+    until = time.monotonic() + runs.LIMIT
     while runs.last_line(workdir) <= done and run.process.exitcode is None:
+        if time.monotonic() > until:
+            return
         time.sleep(0.1)
 
 
