@@ -94,11 +94,10 @@ def test_nothing_is_compiled_after_the_first_steps_and_measures(whole, compilati
     assert {0, 4} <= set(steps) <= {0, 2, 4}
 
 
-def saved_state(workdir, config=None):
-    """Every array of the newest checkpoint, by name."""
-    template = experiment.abstract_state(experiment.build(config or smoke()))
-    checkpointer = CheckpointReader(workdir)
-    state, _ = checkpointer.restore(template)
+def saved_state(workdir, step=None):
+    """Every array of a checkpoint, the newest where no step is named, by name."""
+    template = experiment.abstract_state(experiment.build(smoke()))
+    state, _ = CheckpointReader(workdir).restore(template, step)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -212,6 +211,20 @@ def losses(workdir):
     return [line["loss"] for line in read_metrics(workdir) if "loss" in line]
 
 
+def assert_same_training(found, expected):
+    """Another mesh rounds otherwise, and no more: every loss, and each array after four steps.
+
+    Not each array at the end: a ReLU within rounding of zero opens on one mesh and stays shut on
+    the other (seen in the seventh step), and Adam makes whole steps of what that changes.
+    """
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5, atol=1e-5)
+    states = saved_state(found, 4), saved_state(expected, 4)
+    for name, leaf in states[1].items():
+        # The learning rate is 1e-3, so that is what a parameter moves in a step.
+        tolerance = min(1e-3 * np.abs(leaf).max(initial=0), 3e-6)
+        np.testing.assert_allclose(states[0][name], leaf, rtol=0, atol=tolerance, err_msg=name)
+
+
 def test_two_processes_compute_what_eight_devices_do(tmp_path, whole, compilation_cache):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -222,10 +235,7 @@ def test_two_processes_compute_what_eight_devices_do(tmp_path, whole, compilatio
             for process in range(2)
         )
     )
-    np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5, atol=1e-5)
-    expected, found = saved_state(whole), saved_state(tmp_path)
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+    assert_same_training(tmp_path, whole)
 
 
 def test_eight_devices_then_one(tmp_path, whole, compilation_cache):
@@ -234,11 +244,8 @@ def test_eight_devices_then_one(tmp_path, whole, compilation_cache):
     pretrain(smoke(*QUIET, "--config.train.num_steps=4"), str(resumed))
     finish(run_worker(alone, compilation_cache, devices=1))
     finish(run_worker(resumed, compilation_cache, devices=1))
-    for workdir in (alone, resumed):
-        np.testing.assert_allclose(losses(workdir), losses(whole), rtol=1e-5, atol=1e-5)
-        expected, found = saved_state(whole), saved_state(workdir)
-        for name in expected:
-            np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+    assert_same_training(alone, whole)
+    assert_same_training(resumed, whole)
 
 
 def test_parameters_split_over_fsdp_train_as_whole_ones_do(tmp_path, monkeypatch, whole):

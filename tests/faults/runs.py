@@ -8,6 +8,7 @@ import pathlib
 import re
 import sys
 import time
+import unittest.mock
 
 HERE = pathlib.Path(__file__).parent
 TINY = str(HERE / "tiny.py")
@@ -86,10 +87,25 @@ def child(words: list[str], env: dict[str, str], log: str) -> None:
 
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         distributed.HEARTBEAT_SECONDS = int(heartbeat)
+        every_process_keeps_what_it_compiles()
     sys.argv[1:] = words
     from soda_jax.__main__ import console
 
     console()
+
+
+def every_process_keeps_what_it_compiles() -> None:
+    """JAX has only process 0 write its compilation cache, but a CPU's programs differ by process:
+    without this the second of two hosts compiles, and the first waits, in every run."""
+    from jax._src import compiler
+
+    write, state = compiler._cache_write, compiler.distributed.global_state
+
+    def write_as_first(*args, **kwargs):
+        with unittest.mock.patch.object(state, "process_id", 0):
+            write(*args, **kwargs)
+
+    compiler._cache_write = write_as_first
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
