@@ -17,7 +17,6 @@ import figures
 
 from soda_jax.tpu_slices import CHIPS, tpu_slice
 
-MXUS = {"v4": 8, "v5e": 4, "v5p": 8}  # matrix units of a chip, of 128 x 128 each
 # The first that fits the path of an operation says its part, and its kind.
 PARTS = {
     "encoder": r"/encoder/",
@@ -43,8 +42,8 @@ def main() -> None:
     )
     arguments, words = figures.parse(parser)
     chip = arguments.topology.split(":")[0]
-    if chip not in MXUS:
-        parser.error(f"--topology: a clock is known of {', '.join(MXUS)}, not of {chip}")
+    if chip not in CHIPS:
+        parser.error(f"--topology: there are {', '.join(CHIPS)}, not {chip}")
     program = pathlib.Path(arguments.program) if arguments.program else None
     if program and program.exists():
         text = program.read_text()
@@ -53,8 +52,7 @@ def main() -> None:
         if program:
             program.write_text(text)
     kernels = [(name, int(cycles)) for name, cycles in _KERNEL.findall(text)]
-    # Of a cycle: the operations of a cycle over those of a second.
-    milliseconds = 1e3 * MXUS[chip] * 2 * 128**2 / CHIPS[chip].flops
+    milliseconds = 1e3 / CHIPS[chip].clock
     whole = sum(cycles for _, cycles in kernels)
     print(f"{len(kernels)} kernels, {whole * milliseconds:.2f} ms a step\n")
     table = collections.Counter()

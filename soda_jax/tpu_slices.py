@@ -19,18 +19,20 @@ class Chip:
       memory: bytes of HBM.
       flops: bfloat16 operations a second, at most.
       interconnect: bytes a second between chips, over all links together.
+      clock: cycles a second: its operations over those of all its matrix units in a cycle.
     """
 
     memory: float
     flops: float
     interconnect: float
+    clock: float
 
 
 CHIPS = {
-    "v4": Chip(32 * 2**30, 275e12, 300e9),
-    "v5e": Chip(16 * 2**30, 197e12, 200e9),
-    "v5p": Chip(95 * 2**30, 459e12, 600e9),
-    "v6e": Chip(32 * 2**30, 918e12, 448e9),
+    "v4": Chip(32 * 2**30, 275e12, 300e9, 275e12 / (8 * 2 * 128**2)),
+    "v5e": Chip(16 * 2**30, 197e12, 200e9, 197e12 / (4 * 2 * 128**2)),
+    "v5p": Chip(95 * 2**30, 459e12, 600e9, 459e12 / (8 * 2 * 128**2)),
+    "v6e": Chip(32 * 2**30, 918e12, 448e9, 918e12 / (4 * 2 * 256**2)),
 }
 MEGACORE = ("v4", "v5p")  # two cores a chip that are one device
 

@@ -27,6 +27,16 @@ def test_collectives_are_counted_once_each_with_their_bytes():
     }
 
 
+def test_kernels_take_the_cycles_that_the_compiler_expects():
+    kernel = '%k = f32[8] fusion(%a), kind=kLoop, backend_config={"estimated_cycles":"1500000000"}'
+    one = Slice("v5e:1x1", CHIPS["v5e"], [None])
+    seconds = compile_loop.computing_seconds(f"{kernel}\n{HLO}\n{kernel}", one)
+    assert seconds == pytest.approx(2.0, rel=0.01)  # 1.5 GHz
+    # A chip that does nothing else multiplies as fast as it is said to.
+    for chip, (units, side) in {"v4": (8, 128), "v5p": (8, 128), "v6e": (4, 256)}.items():
+        assert CHIPS[chip].clock * units * 2 * side**2 == pytest.approx(CHIPS[chip].flops)
+
+
 def test_a_ring_sends_what_is_reduced_twice():
     slice_of_four = Slice("v5e:2x2", CHIPS["v5e"], [None] * 4)
     rate = CHIPS["v5e"].interconnect
