@@ -11,6 +11,7 @@
 # PROJECT=...     of Google Cloud; gcloud's own by default
 # RUNTIME=...     of the VMs; what suits the TYPE by default
 # QUEUED=1        ask for a queued resource, and wait for it; SPOT=1: one that may be taken away
+# JAX_COMPILATION_CACHE_DIR=/mnt/runs/xla   keeps compiled programs where all workers find them
 # RESTARTS=3      how often a run is started again that the machines ended
 # The workdir is a folder that all workers mount. Each writes ~/soda_jax/worker.log; what they print
 # comes here, too.
@@ -124,7 +125,9 @@ train() {
 }
 
 start() {
+  local cache=${JAX_COMPILATION_CACHE_DIR:-}
   on_workers "set -o pipefail; cd soda_jax
+${cache:+export JAX_COMPILATION_CACHE_DIR=$(printf '%q' "$cache")}
 .venv/bin/python -m soda_jax pretrain --distributed=auto $(printf '%q ' "${words[@]}") 2>&1 |
   tee -a worker.log"
 }

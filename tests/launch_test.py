@@ -97,8 +97,11 @@ def test_a_slice_is_made_checked_and_started_on_every_worker(launch, tmp_path):
     assert order == sorted(order)
     assert "--accelerator-type=v5litepod-8" in calls and "--version=v2-alpha-tpuv5-lite" in calls
     assert r"--workdir=/runs/a\ b" in calls and calls.count("--worker=all") == 4
-    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=gcloud)
+    cache = {"JAX_COMPILATION_CACHE_DIR": "/runs/x la"}
+    found, calls = launch("tpu_pod.sh", RUN, POD | cache, gcloud=gcloud)
     assert "create" not in calls and "taking soda" in found.stderr
+    start = calls[calls.index("set -o pipefail") : calls.index("-m soda_jax pretrain")]
+    assert r"export JAX_COMPILATION_CACHE_DIR=/runs/x\ la" in start
 
 
 def test_a_slice_that_is_taken_away_is_made_again_and_the_run_goes_on(launch, tmp_path):
@@ -140,6 +143,7 @@ def test_the_job_set_holds_the_words_as_they_were_given(launch):
     (container,) = pod["template"]["spec"]["containers"]
     assert container["args"] == [*RUN, '--config.name="x"']
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert {"name": "JAX_COMPILATION_CACHE_DIR", "value": "/runs/xla"} in container["env"]
 
 
 def test_shellcheck_is_clean():
