@@ -33,6 +33,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Draw once for both sides: one picture; or, with cameras, views of one object that are all
     # recoloured alike (brightness, saturation, hue; without contrast and noise) [D].
     config.views.shared = False
+    # Views of a picture that are denoised under one code, which is made once [D]. Where there are
+    # cameras, cameras.targets says how many.
+    config.views.targets = 1
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
     config.views.target = (

@@ -38,7 +38,7 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _ascending, _shared, _cameras, _timed, _law, _accumulate,
+        _data, _colours, _crops, _ascending, _shared, _targets, _cameras, _timed, _law, _accumulate,
         _target_size, _attention, _sections, _mesh, _eta,
     )  # fmt: skip
     return [
@@ -158,6 +158,19 @@ def _shared(values: Values) -> Iterator[Broken]:
             changed = (strength[0], 0.0, *strength[2:])
             allowed = f"{changed} for views.shared with cameras: contrast depends on the view"
             yield Broken(f"{view}.jitter_strength", allowed, str(changed))
+
+
+def _targets(values: Values) -> Iterator[Broken]:
+    if values["views.targets"] == 1:
+        return
+    for holds, where in (
+        (values["cameras.encoding"] != "none", "there are cameras: use cameras.targets"),
+        (values["model.encoder.variant"] == "none", "there is no code: use train.batch_size"),
+        (values["model.encoder.variant"] == "wide_resnet", "the code follows the target's time"),
+        (values["train.mixup"], "train.mixup is on"),
+    ):
+        if holds:
+            yield Broken("views.targets", f"1 where {where}", "1")
 
 
 def _timed(values: Values) -> Iterator[Broken]:

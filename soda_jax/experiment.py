@@ -334,6 +334,7 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
         experiment.tx,
         cameras=experiment.cameras,
         shared=config.views.shared,
+        targets=config.views.targets,
         mixup=config.train.mixup,
         seed=config.seed,
         accumulate=config.optimizer.accumulate,

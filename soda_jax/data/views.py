@@ -170,10 +170,13 @@ def pair(
     target_view: View,
     options: CameraOptions | None = None,
     shared: bool = False,
+    targets: int = 1,
 ) -> Batch:
     """Source and target of each picture, drawn independently of each other.
 
     Args:
+      targets: of each picture, one after another: the batch has [b s s c] sources and
+        [b*targets s s c] targets. Views of objects have options.targets instead.
       shared: draw once: where both sides are augmented alike, source and target are one picture,
         or views of one object that all are changed alike.
       key: of this step; a picture's draws depend on it and on the place in the batch.
@@ -184,9 +187,13 @@ def pair(
         return _posed_pair(key, images, source_view, target_view, options, shared)
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
-    target_keys = source_keys if shared else rngs.per_example(rngs.stream(key, "target"), places)
+    if shared:
+        target_keys = jnp.repeat(source_keys, targets)
+    else:
+        places = jnp.arange(images.shape[0] * targets)
+        target_keys = rngs.per_example(rngs.stream(key, "target"), places)
     source = augmented(source_keys, images, source_view)
-    target, label = labelled_views(target_keys, images, target_view)
+    target, label = labelled_views(target_keys, jnp.repeat(images, targets, 0), target_view)
     return Batch(source, target, augmentation=label)
 
 

@@ -36,6 +36,19 @@ def test_what_is_not_augmented_may_be_seen_at_another_size():
     np.testing.assert_array_equal(views.plain(x, view), views.plain(x, OFF))
 
 
+def test_each_target_of_a_picture_is_a_view_of_its_own():
+    x, view = pictures(), View(size=8, crop_prob=1, crop_scale=(0.2, 0.9))
+    one, three = (views.pair(step_key(), x, view, view, targets=n) for n in (1, 3))
+    np.testing.assert_array_equal(three.source, one.source)
+    assert three.target.shape == (12, 8, 8, 3)
+    assert len({target.tobytes() for target in np.asarray(three.target)}) == 12
+    # The targets of a picture are neighbours, as the model repeats its code.
+    plain = views.pair(step_key(), x, view, OFF, targets=3).target
+    np.testing.assert_array_equal(plain, np.repeat(views.plain(x, OFF), 3, axis=0))
+    shared = views.pair(step_key(), x, view, view, shared=True, targets=3)
+    np.testing.assert_array_equal(shared.target, np.repeat(shared.source, 3, axis=0))
+
+
 def test_probability_zero_leaves_no_random_number_in_the_graph():
     def graph(view):
         return str(

@@ -79,6 +79,21 @@ def test_accumulated_steps_average_their_parts(variables, images):
     )
 
 
+def test_several_targets_share_the_code_of_their_picture(variables, images):
+    """Three targets of a source are the pairs that three copies of the source would make."""
+    batch = pair(jax.random.key(2), images[:4], VIEW, VIEW, targets=3)
+    copied = Batch(jnp.repeat(batch.source, 3, axis=0), batch.target)
+
+    @jax.jit
+    def loss(batch):
+        key = jax.random.key(1)
+        return training_loss(MODEL, PROCESS, variables["params"], {}, batch, key)[0]
+
+    np.testing.assert_allclose(loss(batch), loss(copied), rtol=1e-5)
+    swapped = Batch(jnp.roll(batch.source, 1, axis=0), batch.target)
+    assert abs(loss(swapped) - loss(batch)) > 1e-4
+
+
 def test_streams_differ_by_name_and_step_and_are_otherwise_the_same():
     def draw(*arguments):
         return float(jax.random.normal(rngs.stream(*arguments)))
