@@ -37,6 +37,21 @@ def as_matrices(params: PyTree) -> PyTree:
     )
 
 
+def clip_by_norm(most: float) -> optax.GradientTransformationExtraArgs:
+    """Scales gradients so that their global norm is at most `most`.
+
+    update(..., norm=...) takes a norm that is known already: on a TPU each sum over an array is a
+    kernel of its own, and there are hundreds.
+    """
+
+    def update(updates, state, params=None, *, norm=None, **_):
+        norm = optax.global_norm(updates) if norm is None else norm
+        scale = most / jnp.maximum(norm, most)
+        return jax.tree.map(lambda leaf: scale * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
 def make_optimizer(
     encoder_rate: optax.Schedule,
     denoiser_rate: optax.Schedule,
@@ -48,6 +63,7 @@ def make_optimizer(
     method: str = "adamw",
 ) -> optax.GradientTransformation:
     """Clips the global norm of all gradients, then steps by group: the top keys of params.
+    Its update takes that norm, too: see `clip_by_norm`.
 
     `method` "muon" (Jordan et al. 2024) steps kernels along their momentum (optax's .95, not b1)
     with all its singular values made one, scaled to a root mean square of .2, as AdamW's steps have
@@ -71,7 +87,7 @@ def make_optimizer(
     make = {"adamw": adamw, "muon": muon}[method]
     groups = {"encoder": make(encoder_rate), "denoiser": make(denoiser_rate)}
     by_group = optax.multi_transform(groups, lambda params: {key: key for key in params})
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity()
+    clip = clip_by_norm(clip_norm) if clip_norm > 0 else optax.identity()
     return optax.chain(clip, by_group)
 
 

@@ -41,6 +41,8 @@ def make_train_step(
     "finite" is False.
     """
 
+    tx = optax.with_extra_args_support(tx)
+
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
         views_key = rngs.stream(key, "views")
         batch = pair(views_key, images, source_view, target_view, cameras, shared, targets)
@@ -77,13 +79,13 @@ def make_train_step(
         key = rngs.stream(rngs.root(seed), "train", state.step)
         compute = loss_and_gradient if accumulate == 1 else accumulated
         (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)
-        metrics = {"loss": loss} | {
-            f"gradient_norm/{group}": optax.global_norm(part) for group, part in gradient.items()
-        }
+        norms = {group: optax.global_norm(part) for group, part in gradient.items()}
+        norm = optax.global_norm(norms)
+        metrics = {"loss": loss} | {f"gradient_norm/{group}": norms[group] for group in norms}
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
 
         def update(state: TrainState) -> TrainState:
-            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+            updates, opt_state = tx.update(gradient, state.opt_state, state.params, norm=norm)
             params = optax.apply_updates(state.params, updates)
             decay = average_decay(state.step, ema_decay, ema_warmup)
             return TrainState(

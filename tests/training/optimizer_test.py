@@ -53,6 +53,11 @@ def test_the_norm_of_both_groups_together_is_clipped():
     first_moment = optax.tree_utils.tree_get(state[1].inner_states["encoder"], "mu")["encoder"]["w"]
     # |gradient| = 6, so each entry is clipped to 3 / 4; the first moment holds a tenth of it.
     np.testing.assert_allclose(first_moment, 0.1 * 0.75, rtol=1e-5)
+    # A norm that is given is believed: twice 6 clips to half of that, one below 1.5 to nothing.
+    for norm, entry in ((6.0, 0.75), (12.0, 0.375), (1.4, 3.0)):
+        _, state = tx.update(gradient, tx.init(params), params, norm=jnp.asarray(norm))
+        moment = optax.tree_utils.tree_get(state[1].inner_states["encoder"], "mu")["encoder"]["w"]
+        np.testing.assert_allclose(moment, 0.1 * entry, rtol=1e-5)
 
 
 def test_learning_rates_at_their_corners():
