@@ -206,6 +206,7 @@ def test_shared_views_are_one_picture(workdir):
     key = jax.random.key(0)
     views = (parts.source_view, parts.target_view)
     one = inference.pair(key, images, *views, shared=True)
-    np.testing.assert_array_equal(one.source, one.target)
+    # Each side is computed for itself: outside jit the two may round differently.
+    np.testing.assert_allclose(one.source, one.target, rtol=0, atol=3e-7)
     two = inference.pair(key, images, *views)
-    assert not np.array_equal(two.source, two.target)
+    assert np.abs(two.source - two.target).max() > 0.1
