@@ -36,6 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Views of a picture that are denoised under one code, which is made once [D]. Where there are
     # cameras, cameras.targets says how many.
     config.views.targets = 1
+    # Pairs that a step draws of each picture; those of a picture are neighbours in the batch [D].
+    config.views.pairs = 1
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
     config.views.target = (
@@ -86,6 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.bottleneck = ml_collections.ConfigDict()
     config.model.bottleneck.sections = "layers"  # layers: see denoiser.py; one: all get all of z
     # none | l1 (DRL) | kl: of z, drawn from a normal distribution, from the standard one (VDRL)
+    # | agreement: the share of z's variance within a picture's two pairs; for views.pairs = 2 [D]
     config.model.bottleneck.penalty = "none"
     config.model.bottleneck.penalty_weight = 0.0  # beside the mean squared error
     config.model.bottleneck.section_drop_rate = 0.1  # each section of z zeroed, per example [D]

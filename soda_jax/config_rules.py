@@ -38,7 +38,7 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _ascending, _shared, _targets, _cameras, _timed, _law, _accumulate,
+        _data, _colours, _crops, _ascending, _shared, _several, _cameras, _timed, _law, _accumulate,
         _target_size, _attention, _sections, _mesh, _eta,
     )  # fmt: skip
     return [
@@ -160,17 +160,21 @@ def _shared(values: Values) -> Iterator[Broken]:
             yield Broken(f"{view}.jitter_strength", allowed, str(changed))
 
 
-def _targets(values: Values) -> Iterator[Broken]:
-    if values["views.targets"] == 1:
-        return
-    for holds, where in (
-        (values["cameras.encoding"] != "none", "there are cameras: use cameras.targets"),
-        (values["model.encoder.variant"] == "none", "there is no code: use train.batch_size"),
-        (values["model.encoder.variant"] == "wide_resnet", "the code follows the target's time"),
-        (values["train.mixup"], "train.mixup is on"),
-    ):
-        if holds:
-            yield Broken("views.targets", f"1 where {where}", "1")
+def _several(values: Values) -> Iterator[Broken]:
+    """Several targets or pairs of a picture."""
+    if values["model.bottleneck.penalty"] == "agreement" and values["views.pairs"] != 2:
+        yield Broken("views.pairs", "2 for model.bottleneck.penalty = 'agreement': of both", "2")
+    for key in ("views.targets", "views.pairs"):
+        if values[key] == 1:
+            continue
+        for holds, where in (
+            (values["cameras.encoding"] != "none", "there are cameras: use cameras.targets"),
+            (values["model.encoder.variant"] == "none", "there is no code: use train.batch_size"),
+            (values["model.encoder.variant"] == "wide_resnet", "the code follows the target's t"),
+            (values["train.mixup"], "train.mixup is on"),
+        ):
+            if holds:
+                yield Broken(key, f"1 where {where}", "1")
 
 
 def _timed(values: Values) -> Iterator[Broken]:

@@ -335,6 +335,7 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
         cameras=experiment.cameras,
         shared=config.views.shared,
         targets=config.views.targets,
+        pairs=config.views.pairs,
         mixup=config.train.mixup,
         seed=config.seed,
         accumulate=config.optimizer.accumulate,

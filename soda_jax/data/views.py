@@ -171,11 +171,14 @@ def pair(
     options: CameraOptions | None = None,
     shared: bool = False,
     targets: int = 1,
+    pairs: int = 1,
 ) -> Batch:
     """Source and target of each picture, drawn independently of each other.
 
     Args:
-      targets: of each picture, one after another: the batch has [b s s c] sources and
+      pairs: of each picture, one after another, as if it were several pictures: b is their number
+        times pairs below. Not for views of objects.
+      targets: of each source, one after another: the batch has [b s s c] sources and
         [b*targets s s c] targets. Views of objects have options.targets instead.
       shared: draw once: where both sides are augmented alike, source and target are one picture,
         or views of one object that all are changed alike.
@@ -185,6 +188,7 @@ def pair(
     """
     if isinstance(images, Posed):
         return _posed_pair(key, images, source_view, target_view, options, shared)
+    images = jnp.repeat(images, pairs, axis=0)
     places = jnp.arange(images.shape[0])
     source_keys = rngs.per_example(rngs.stream(key, "source"), places)
     if shared:

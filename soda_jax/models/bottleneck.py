@@ -44,6 +44,16 @@ def draw_section_mask(
     return sections & latent
 
 
+def variance_within(z: Array, epsilon: float = 1e-6) -> Array:
+    """Of codes [2b z], those of a picture's two pairs neighbours: the share [z] of each dimension's
+    variance that lies within pictures. 0 where both agree, 1 where they know nothing of each other;
+    the scale of z doesn't change it, so that a code can't agree by being small.
+    """
+    z = z.astype(jnp.float32)
+    within = jnp.square(z[0::2] - z[1::2]).mean(0) / 2
+    return within / (z.var(0) + epsilon)
+
+
 class Bottleneck(nn.Module):
     """Drops sections of z in training (random stream "bottleneck"), and never at evaluation.
 
@@ -52,7 +62,8 @@ class Bottleneck(nn.Module):
     Attributes:
       penalty: of z in training, a mean over the batch that is sown into the collection "penalties":
         "l1", the sum of its absolute values (DRL); "kl", of its normal distribution from the
-        standard one, where the encoder gives mean and log variance (VDRL); "none".
+        standard one, where the encoder gives mean and log variance (VDRL); "agreement", see
+        `variance_within`; "none".
     """
 
     num_sections: int
@@ -65,17 +76,20 @@ class Bottleneck(nn.Module):
         """z [b z] of what the encoder gives: that; or if it is [b 2z], drawn, or the mean."""
         if self.penalty != "kl":
             if train and self.penalty == "l1":
-                self.penalise(jnp.abs(encoded))
+                self.penalise(jnp.abs(encoded).sum(-1))
+            if train and self.penalty == "agreement":
+                self.penalise(variance_within(encoded))
             return encoded
         mean, log_variance = jnp.split(encoded, 2, axis=-1)
         if not train:
             return mean
-        self.penalise(0.5 * (jnp.exp(log_variance) + jnp.square(mean) - 1 - log_variance))
+        divergence = 0.5 * (jnp.exp(log_variance) + jnp.square(mean) - 1 - log_variance)
+        self.penalise(divergence.sum(-1))
         noise = jax.random.normal(self.make_rng("bottleneck"), mean.shape)
         return mean + jnp.exp(0.5 * log_variance) * noise
 
     def penalise(self, parts: Array) -> None:
-        self.sow("penalties", self.penalty, self.penalty_weight * parts.sum(-1).mean())
+        self.sow("penalties", self.penalty, self.penalty_weight * parts.mean())
 
     @nn.compact
     def __call__(self, z: Array, section_mask: Array | None = None, train: bool = False) -> Array:

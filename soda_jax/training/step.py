@@ -26,6 +26,7 @@ def make_train_step(
     cameras: CameraOptions | None = None,
     shared: bool = False,
     targets: int = 1,
+    pairs: int = 1,
     mixup: bool = False,
     seed: int,
     accumulate: int,
@@ -34,7 +35,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Array | Posed], tuple[TrainState, dict[str, Array]]]:
     """train_step(state, images uint8 [b h w c], or Posed) -> (state, metrics).
 
-    shared, targets, mixup: see `pair` and `training_loss`.
+    shared, targets, pairs, mixup: see `pair` and `training_loss`.
 
     Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
     Where the loss or a gradient isn't finite, all but the step stays as it was, and the metric
@@ -45,7 +46,8 @@ def make_train_step(
 
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
         views_key = rngs.stream(key, "views")
-        batch = pair(views_key, images, source_view, target_view, cameras, shared, targets)
+        views = source_view, target_view, cameras, shared, targets, pairs
+        batch = pair(views_key, images, *views)
         return jax.value_and_grad(
             lambda params: training_loss(model, process, params, batch_stats, batch, key, mixup),
             has_aux=True,

@@ -46,7 +46,17 @@ def test_each_target_of_a_picture_is_a_view_of_its_own():
     plain = views.pair(step_key(), x, view, OFF, targets=3).target
     np.testing.assert_array_equal(plain, np.repeat(views.plain(x, OFF), 3, axis=0))
     shared = views.pair(step_key(), x, view, view, shared=True, targets=3)
-    np.testing.assert_array_equal(shared.target, np.repeat(shared.source, 3, axis=0))
+    sources = np.repeat(shared.source, 3, axis=0)
+    np.testing.assert_allclose(shared.target, sources, rtol=0, atol=3e-7)
+
+
+def test_each_pair_of_a_picture_has_views_of_its_own():
+    x, view = pictures(), View(size=8, crop_prob=1, crop_scale=(0.2, 0.9))
+    batch = views.pair(step_key(), x, view, view, pairs=2)
+    assert batch.source.shape == batch.target.shape == (8, 8, 8, 3)
+    assert len({seen.tobytes() for side in batch[:2] for seen in np.asarray(side)}) == 16
+    plain = views.pair(step_key(), x, view, OFF, pairs=2, targets=3).target
+    np.testing.assert_array_equal(plain, np.repeat(views.plain(x, OFF), 6, axis=0))
 
 
 def test_probability_zero_leaves_no_random_number_in_the_graph():
