@@ -88,7 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.bottleneck = ml_collections.ConfigDict()
     config.model.bottleneck.sections = "layers"  # layers: see denoiser.py; one: all get all of z
     # none | l1 (DRL) | kl: of z, drawn from a normal distribution, from the standard one (VDRL)
-    # | agreement: the share of z's variance within a picture's two pairs; for views.pairs = 2 [D]
+    # | barlow: what the codes of a picture's two pairs don't share, and what dimensions of z say
+    # twice (Zbontar et al. 2021); for views.pairs = 2 [D]
     config.model.bottleneck.penalty = "none"
     config.model.bottleneck.penalty_weight = 0.0  # beside the mean squared error
     config.model.bottleneck.section_drop_rate = 0.1  # each section of z zeroed, per example [D]

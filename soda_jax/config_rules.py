@@ -162,8 +162,8 @@ def _shared(values: Values) -> Iterator[Broken]:
 
 def _several(values: Values) -> Iterator[Broken]:
     """Several targets or pairs of a picture."""
-    if values["model.bottleneck.penalty"] == "agreement" and values["views.pairs"] != 2:
-        yield Broken("views.pairs", "2 for model.bottleneck.penalty = 'agreement': of both", "2")
+    if values["model.bottleneck.penalty"] == "barlow" and values["views.pairs"] != 2:
+        yield Broken("views.pairs", "2 for model.bottleneck.penalty = 'barlow': of both", "2")
     for key in ("views.targets", "views.pairs"):
         if values[key] == 1:
             continue

@@ -200,8 +200,8 @@ def test_rules_that_two_fields_break():
     assert line.startswith("views.target.whole_size = 32: 0: the denoiser knows")
     (line,) = problems_of("views.targets=2", "train.mixup=True")
     assert line == "views.targets = 2: 1 where train.mixup is on (nearest: 1)"
-    (line,) = problems_of("model.bottleneck.penalty=agreement")
-    assert line.startswith("views.pairs = 1: 2 for model.bottleneck.penalty = 'agreement'")
+    (line,) = problems_of("model.bottleneck.penalty=barlow")
+    assert line.startswith("views.pairs = 1: 2 for model.bottleneck.penalty = 'barlow'")
     (line,) = problems_of("views.pairs=2", "train.mixup=True")
     assert line == "views.pairs = 2: 1 where train.mixup is on (nearest: 1)"
     (line,) = problems_of("model.encoder.code_norm=batch", "model.bottleneck.penalty=l1")

@@ -18,7 +18,7 @@ from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import Linear
 from soda_jax.evaluate import evaluate
 from soda_jax.models.autoencoder import DiffusionAutoencoder
-from soda_jax.models.bottleneck import Bottleneck, variance_within
+from soda_jax.models.bottleneck import Bottleneck, redundancy
 from soda_jax.pretrain import pretrain
 from soda_jax.sample import sample
 from soda_jax.training.objective import training_loss
@@ -176,8 +176,8 @@ def test_the_penalty_enters_the_loss():
     penalised, _ = loss_of(penalty="l1", penalty_weight=0.5)
     by_hand = 0.5 * np.abs(x.mean((1, 2))).sum(-1).mean()
     np.testing.assert_allclose(penalised - plain, by_hand, rtol=1e-4)
-    penalised, _ = loss_of(penalty="agreement", penalty_weight=0.5)
-    by_hand = 0.5 * variance_within(x.mean((1, 2))).mean()
+    penalised, _ = loss_of(penalty="barlow", penalty_weight=0.5)
+    by_hand = 0.5 * redundancy(x.mean((1, 2))).mean()
     np.testing.assert_allclose(penalised - plain, by_hand, rtol=1e-4)
 
 

@@ -44,14 +44,21 @@ def draw_section_mask(
     return sections & latent
 
 
-def variance_within(z: Array, epsilon: float = 1e-6) -> Array:
-    """Of codes [2b z], those of a picture's two pairs neighbours: the share [z] of each dimension's
-    variance that lies within pictures. 0 where both agree, 1 where they know nothing of each other;
-    the scale of z doesn't change it, so that a code can't agree by being small.
+def redundancy(z: Array, epsilon: float = 1e-6) -> Array:
+    """How far codes [2b z], those of a picture's two pairs neighbours, are from agreeing: [z].
+
+    Of the correlations c [z z] between the first codes and the second, over pictures: for each
+    dimension i, (1 - c_ii)^2 plus the mean over j of the other c_ij^2 (Barlow Twins, Zbontar et al.
+    2021, with lambda = 1 / z [D]). 0 where both codes of a picture are the same and no dimension
+    says what another does. The scale of z doesn't change it: a code can't agree by being small.
     """
-    z = z.astype(jnp.float32)
-    within = jnp.square(z[0::2] - z[1::2]).mean(0) / 2
-    return within / (z.var(0) + epsilon)
+    codes = z.astype(jnp.float32).reshape(-1, 2, z.shape[-1])
+    codes = codes - codes.mean(0, keepdims=True)
+    codes = codes * jax.lax.rsqrt(jnp.square(codes).mean(0, keepdims=True) + epsilon)
+    correlations = codes[:, 0].T @ codes[:, 1] / len(codes)
+    own = jnp.diagonal(correlations)
+    others = jnp.square(correlations).mean(1) - jnp.square(own) / z.shape[-1]
+    return jnp.square(1 - own) + others
 
 
 class Bottleneck(nn.Module):
@@ -62,8 +69,8 @@ class Bottleneck(nn.Module):
     Attributes:
       penalty: of z in training, a mean over the batch that is sown into the collection "penalties":
         "l1", the sum of its absolute values (DRL); "kl", of its normal distribution from the
-        standard one, where the encoder gives mean and log variance (VDRL); "agreement", see
-        `variance_within`; "none".
+        standard one, where the encoder gives mean and log variance (VDRL); "barlow", the
+        `redundancy` of codes of one picture; "none".
     """
 
     num_sections: int
@@ -77,8 +84,8 @@ class Bottleneck(nn.Module):
         if self.penalty != "kl":
             if train and self.penalty == "l1":
                 self.penalise(jnp.abs(encoded).sum(-1))
-            if train and self.penalty == "agreement":
-                self.penalise(variance_within(encoded))
+            if train and self.penalty == "barlow":
+                self.penalise(redundancy(encoded))
             return encoded
         mean, log_variance = jnp.split(encoded, 2, axis=-1)
         if not train:

@@ -65,16 +65,15 @@ def test_a_callers_mask_acts_at_evaluation_too():
     np.testing.assert_array_equal(out, [[0, 0, 0, 0, 1, 1, 1, 1]])
 
 
-def test_agreement_is_the_share_of_variance_within_pictures():
-    own, change = jax.random.normal(jax.random.key(2), (2, 4000, 3))
-    other = own + jnp.array([[0.0, 1.0, 1000.0]]) * change
-    z = jnp.stack([own, other], axis=1).reshape(8000, 3)
-    share = bottleneck.variance_within(z)
-    # Variance within is half of E[change^2]; all of it is that and the pictures' own, here 1.
-    np.testing.assert_allclose(share, [0, 0.5 / 1.5, 1], atol=0.03)
-    # A code can't agree by being small, nor by having another mean.
-    np.testing.assert_allclose(bottleneck.variance_within(0.01 * z + 5)[1:], share[1:], rtol=2e-2)
-    gradient = jax.grad(lambda z: bottleneck.variance_within(z).sum())(z)
-    radial = jnp.abs((gradient * (z - z.mean(0, keepdims=True))).sum(0))
-    along = jnp.abs((gradient * jnp.stack([own - other, other - own], 1).reshape(8000, 3)).sum(0))
-    assert radial[1] < 1e-3 * along[1]
+def test_redundancy_counts_what_views_do_not_share_and_what_is_said_twice():
+    own, change = jax.random.normal(jax.random.key(2), (2, 4000, 4))
+    own = own.at[:, 3].set(own[:, 0])
+    other = own + jnp.array([[0.0, 1.0, 1000.0, 0.0]]) * change
+    z = jnp.stack([own, other], axis=1).reshape(8000, 4)
+    found = bottleneck.redundancy(z)
+    # The correlations with themselves are 1, 1 / sqrt 2, 0 and 1; the first and last are the same.
+    np.testing.assert_allclose(found, [1 / 4, (1 - 0.5**0.5) ** 2, 1, 1 / 4], atol=0.08)
+    np.testing.assert_allclose(bottleneck.redundancy(0.1 * z + 5), found, rtol=1e-2)
+    c = np.corrcoef(own.T, other.T)[:4, 4:]
+    by_hand = np.where(np.eye(4) > 0, np.square(1 - c), np.square(c) / 4).sum(1)
+    np.testing.assert_allclose(found, by_hand, atol=1e-4)
