@@ -161,20 +161,28 @@ def _shared(values: Values) -> Iterator[Broken]:
 
 
 def _several(values: Values) -> Iterator[Broken]:
-    """Several targets or pairs of a picture."""
-    if values["model.bottleneck.penalty"] == "barlow" and values["views.pairs"] != 2:
-        yield Broken("views.pairs", "2 for model.bottleneck.penalty = 'barlow': of both", "2")
-    for key in ("views.targets", "views.pairs"):
-        if values[key] == 1:
-            continue
+    """Several targets or pairs of a picture, and the penalty that compares two pairs."""
+    encoder = values["model.encoder.variant"]
+    hindrances = [
+        where
         for holds, where in (
-            (values["cameras.encoding"] != "none", "there are cameras: use cameras.targets"),
-            (values["model.encoder.variant"] == "none", "there is no code: use train.batch_size"),
-            (values["model.encoder.variant"] == "wide_resnet", "the code follows the target's t"),
+            (values["cameras.encoding"] != "none", "there are cameras, which have cameras.targets"),
+            (encoder == "none", "there is no code: use train.batch_size"),
+            (encoder == "wide_resnet", "the code follows the target's time"),
             (values["train.mixup"], "train.mixup is on"),
-        ):
-            if holds:
-                yield Broken(key, f"1 where {where}", "1")
+        )
+        if holds
+    ]
+    for key in ("views.targets", "views.pairs"):
+        if values[key] != 1:
+            yield from (Broken(key, f"1 where {where}", "1") for where in hindrances)
+    if values["model.bottleneck.penalty"] != "barlow" or encoder == "none":  # see _sections
+        return
+    for where in hindrances:
+        yield Broken("model.bottleneck.penalty", f"another where {where}", "'none'")
+    if not hindrances and values["views.pairs"] != 2:
+        allowed = "2 for model.bottleneck.penalty = 'barlow', which compares a picture's two codes"
+        yield Broken("views.pairs", allowed, "2")
 
 
 def _timed(values: Values) -> Iterator[Broken]:

@@ -204,6 +204,8 @@ def test_rules_that_two_fields_break():
     assert line.startswith("views.pairs = 1: 2 for model.bottleneck.penalty = 'barlow'")
     (line,) = problems_of("views.pairs=2", "train.mixup=True")
     assert line == "views.pairs = 2: 1 where train.mixup is on (nearest: 1)"
+    (line,) = problems_of("model.bottleneck.penalty=barlow", "train.mixup=True")
+    assert line.startswith("model.bottleneck.penalty = 'barlow': another where train.mixup is on")
     (line,) = problems_of("model.encoder.code_norm=batch", "model.bottleneck.penalty=l1")
     assert line.startswith("model.bottleneck.penalty = 'l1': 'none' for model.encoder.code_norm")
     (line,) = problems_of("model.encoder.features=300", "model.encoder.linear=False")

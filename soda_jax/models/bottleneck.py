@@ -67,10 +67,10 @@ class Bottleneck(nn.Module):
     A section_mask [b l] given by the caller (partial conditioning) is applied in both.
 
     Attributes:
-      penalty: of z in training, a mean over the batch that is sown into the collection "penalties":
-        "l1", the sum of its absolute values (DRL); "kl", of its normal distribution from the
-        standard one, where the encoder gives mean and log variance (VDRL); "barlow", the
-        `redundancy` of codes of one picture; "none".
+      penalty: of z in training, sown into the collection "penalties". A mean over the batch: "l1",
+        the sum of its absolute values (DRL); "kl", of its normal distribution from the standard
+        one, where the encoder gives mean and log variance (VDRL). "barlow": `redundancy`, a mean
+        over z, of a batch that holds each picture twice. "none".
     """
 
     num_sections: int

@@ -46,8 +46,7 @@ def make_train_step(
 
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
         views_key = rngs.stream(key, "views")
-        views = source_view, target_view, cameras, shared, targets, pairs
-        batch = pair(views_key, images, *views)
+        batch = pair(views_key, images, source_view, target_view, cameras, shared, targets, pairs)
         return jax.value_and_grad(
             lambda params: training_loss(model, process, params, batch_stats, batch, key, mixup),
             has_aux=True,

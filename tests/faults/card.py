@@ -36,7 +36,7 @@ def rows(folder: pathlib.Path, small: bool) -> dict:
     return {
         "kills": lambda: killed.random_kills(n(200, 2), SEED, under("kills")),
         "kill": lambda: killed.struck("kill", every, under("kill")),
-        "enospc": lambda: killed.struck("enospc", every, under("enospc")),
+        "enospc": lambda: killed.struck("enospc", n(1, 60), under("enospc")),
         "eio": lambda: killed.struck("eio", every, under("eio"), offset=3),
         "terms": lambda: killed.random_terms(n(50, 2), SEED, under("terms")),
         "hosts": lambda: hosts.host_kills(n(20, 1), SEED, under("hosts")),
