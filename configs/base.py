@@ -129,6 +129,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.law = "uniform"
     config.diffusion.single_t = 0.5  # where the law is single
     config.diffusion.shift = 1.0  # above 1, t of the uniform law lies nearer to 1 [D]
+    # a batch's t, and those of one code's targets, lie evenly over the law (VDM) [D]
+    config.diffusion.even = False
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.method = "adamw"  # [R]; muon: kernels step along orthogonalised momentum [D]

@@ -141,6 +141,7 @@ def build(
             law=config.diffusion.law,
             single_t=config.diffusion.single_t,
             shift=config.diffusion.shift,
+            even=config.diffusion.even,
         ),
         source_view=source_view,
         target_view=target_view,

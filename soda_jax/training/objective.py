@@ -36,7 +36,8 @@ def training_loss(
         share = jax.random.uniform(rngs.stream(key, "mixup"), source.shape[:1])
         own = share[:, None, None, None]
         source = own * source + (1 - own) * jnp.roll(source, 1, axis=0)
-    t = process.draw_t(rngs.stream(key, "t"), batch.target.shape[0])
+    b = batch.target.shape[0]
+    t = process.draw_t(rngs.stream(key, "t"), b, each=b // source.shape[0])
     epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
     (prediction, _), updates = model.apply(

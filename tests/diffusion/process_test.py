@@ -125,6 +125,18 @@ def test_wrong_choices_are_refused_and_the_right_ones_named(wrong, named):
         process_lib.Process(schedule.Linear(), **wrong)
 
 
+def test_even_times_fill_the_law_in_every_batch_and_under_every_code():
+    process = process_lib.Process(schedule.Linear(), t_min=0.01, shift=4.0, even=True)
+    law = process_lib.Process(schedule.Linear(), t_min=0.01, shift=4.0)
+    t = process.draw_t(jax.random.key(0), 12, each=3)
+    cells = np.searchsorted(law.t_at(jnp.arange(13) / 12), np.sort(t)) - 1
+    np.testing.assert_array_equal(cells, range(12))  # one in each twelfth
+    thirds = np.sort(np.searchsorted(law.t_at(jnp.arange(4) / 3), t).reshape(4, 3) - 1)
+    np.testing.assert_array_equal(thirds, [[0, 1, 2]] * 4)  # a code's three: one in each third
+    firsts = [process.draw_t(jax.random.key(seed), 12)[0] for seed in range(400)]
+    np.testing.assert_allclose(np.median(firsts), 0.01 + 0.99 * 0.8, atol=0.04)  # alone, by the law
+
+
 def test_a_shift_moves_the_uniform_law_towards_noise():
     process = process_lib.Process(schedule.Linear(), t_min=0.01, shift=4.0)
     share = jnp.asarray([0.0, 0.5, 1.0])
