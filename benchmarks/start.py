@@ -2,9 +2,8 @@
 
     python benchmarks/start.py --config=configs/digits.py
 
-Each line is a process of its own, from its start to its end; the steps are those of a run that ends
-after one, without its last measures: once with an empty compilation cache, once with what the first
-run left there.
+Each line is a process of its own, from its start to its end, but for the last two, which end when a
+run has logged its first step: with an empty compilation cache, and with what the first left there.
 """
 
 import os
@@ -21,17 +20,25 @@ ROOT = pathlib.Path(__file__).parents[1]
 QUIET = ["diagnose_every=0", "probe_every=0", "sample_every=0", "num_steps=1"]
 
 
-def seconds(words: list[str], cache: str, code: int = 0) -> float:
-    """Of `python WORDS`, which must end with this code."""
+def seconds(words: list[str], cache: str, code: int = 0, log: pathlib.Path | None = None) -> float:
+    """Of `python WORDS`, which must end with this code; given a log, until its first line."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": cache}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be preferred
+    command, took = [sys.executable, *words], None
     begin = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
-    took = time.perf_counter() - begin
-    if done.returncode != code:
-        raise SystemExit(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        while process.poll() is None:
+            if log and took is None and log.exists() and log.stat().st_size:
+                took = time.perf_counter() - begin
+            time.sleep(0.005)
+        took = took or time.perf_counter() - begin
+        if process.returncode != code:
+            errors.seek(0)
+            told = errors.read()[-2000:]
+            raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{told}")
     return took
 
 
@@ -55,9 +62,10 @@ def main() -> None:
             print(f"| {name} | {statistics.median(took):.2f} | {min(took):.2f} |", flush=True)
             found[name] = took
         one = [f"--config.train.{word}" for word in QUIET] + words
-        for name in ("a run of one step, nothing compiled before", "the same, started again"):
-            workdir = f"--workdir={folder}/{name[:5]}"
-            took = seconds([*module, "pretrain", config, workdir, *one], folder)
+        for name in ("the first step, nothing compiled before", "the same, started again"):
+            workdir = pathlib.Path(folder, name[:8])
+            command = [*module, "pretrain", config, f"--workdir={workdir}", *one]
+            took = seconds(command, folder, log=workdir / "metrics.jsonl")
             print(f"| {name} | {took:.1f} | {took:.1f} |", flush=True)
             found[name] = [took]
     figures.write(found, arguments.json)
