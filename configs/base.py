@@ -250,6 +250,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.novel_views.num_objects = 128  # of the test split
     config.novel_views.targets = 4  # views of each object that are drawn, from 1, 2, ... sources
     config.novel_views.sources = 0  # up to so many; 0: as many as cameras.max_sources
+    # The mean of so many pictures, each from its own noise, is measured too; 1: no mean. It is the
+    # sampler's own expectation, where one evaluation at t = 1 is the network's.
+    config.novel_views.averaged = 1
     config.novel_views.num_shown = 6  # objects of the picture, and of the orbits
     config.novel_views.orbit_frames = 24  # cameras of an orbit
     config.novel_views.compare = ()  # workdirs of other models, such as a plain decoder's

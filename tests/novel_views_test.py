@@ -22,7 +22,7 @@ from soda_jax.novel_views import novel_views
 from soda_jax.playground import InputError, Playground, how_cameras_stand
 from soda_jax.pretrain import pretrain
 from soda_jax.uses.common import Studio
-from soda_jax.uses.novel_views import larger
+from soda_jax.uses.novel_views import Views, larger
 from tests.page_driver import browser, change, serving, wait_for
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -427,15 +427,26 @@ def test_references_take_the_most_alike_cameras():
 
 
 def test_the_command_draws_and_measures(workdir):
-    config = tiny(f"--config.novel_views.compare=('{workdir}',)")
+    config = tiny(f"--config.novel_views.compare=('{workdir}',)", "--config.novel_views.averaged=2")
     page = pathlib.Path(novel_views(config, str(workdir)))
     values = json.loads((page.parent / "novel_views.json").read_text())
     rows = values["rows"]
     assert {
         "from 1", "from 2", "nearest of 1 sources", "nearest of 2 sources", "no z",
-        "mean picture of the pose", f"{workdir}, from 2",
+        "mean picture of the pose", f"{workdir}, from 2", "from 2, mean of 2",
     } <= set(rows)  # fmt: skip
     assert rows["from 2"] == rows[f"{workdir}, from 2"] and rows["from 1"] != rows["no z"]
     assert sum(row["views"] for row in values["angles"]) == 8
     assert len(values["poses"]) == 3 and values["objects"] == 4
     assert (page.parent / "views.png").exists() and (page.parent / "orbit.gif").exists()
+
+
+def test_the_mean_is_that_of_pictures_from_different_noise(workdir):
+    model = pretrained.restore(tiny(), str(workdir))
+    views = Views(model, experiment.open_data(model.parts, "test"))
+    first, second = (views.draw(model, 1, seed=seed).astype(float) for seed in (0, 1))
+    assert np.abs(first - second).max() > 1
+    mean = views.draw_mean(1, 2)
+    assert np.abs(mean - (first + second) / 2).max() <= 0.5
+    errors = [np.square(x - views.targets).mean() for x in (mean, first, second)]
+    assert errors[0] < (errors[1] + errors[2]) / 2

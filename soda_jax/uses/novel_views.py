@@ -56,6 +56,11 @@ class Views:
             self.sources, self.source_cameras, seen, used, null=null, **options
         )
 
+    def draw_mean(self, count: int, samples: int) -> np.ndarray:
+        """The mean of so many pictures of each target, from noise of seeds 0, 1, 2, ..."""
+        total = sum(self.draw(self.model, count, seed=i).astype(float) for i in range(samples))
+        return np.rint(total / samples).astype(np.uint8)
+
 
 def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder) -> dict:
     """PSNR and its like: by number of sources, by angle, with wrong poses; references beside."""
@@ -69,6 +74,9 @@ def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder)
         # What the model expects to see: its x_0 at t = 1, the mean of all that it might draw.
         expected = views.draw(views.model, count, num_steps=1, sampler="ddim")
         rows[f"from {count}, expected"] = score(metrics, views.targets, expected)
+        if (samples := config.novel_views.averaged) > 1:
+            mean = views.draw_mean(count, samples)
+            rows[f"from {count}, mean of {samples}"] = score(metrics, views.targets, mean)
         for name, other in others.items():
             rows[f"{name}, from {count}"] = score(metrics, views.targets, views.draw(other, count))
         nearest = nearest_source(
@@ -198,8 +206,9 @@ def show(values: dict, folder) -> list[str]:
         f"{values['size']} pixels; {values['sampler']}, {values['num_steps']} steps, eta "
         f"{values['eta']}, guidance {values['guidance_scale']}, {values['weights']} weights, step "
         f"{values['step']:,}. Expected: one evaluation, from noise: the mean of all that the model "
-        "might draw; PSNR favours means. References: the source whose camera is nearest; the mean "
-        "of training pictures from like cameras; the model without z.</p>",
+        "might draw. Mean: of so many pictures that it drew. PSNR favours means. References: the "
+        "source whose camera is nearest; the mean of training pictures from like cameras; the "
+        "model without z.</p>",
         "<h2>Is the camera used?</h2>",
         page.table("told, from 1 source", columns, poses),
         page.table("degrees from the source", [*columns, "views"], angles),
