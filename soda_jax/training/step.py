@@ -1,6 +1,7 @@
 """One training step as a pure function of (state, images); the caller jits and shards it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -97,8 +98,28 @@ def make_train_step(
                 opt_state=opt_state,
             )
 
-        # A branch, not a choice value by value: that would copy the state before it is written.
-        state = jax.lax.cond(finite, update, lambda state: state, state)
+        state = update_where(finite, update, state)
         return state.replace(step=state.step + 1), metrics | {"finite": finite}
 
     return train_step
+
+
+def update_where(finite: Array, update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
+    """update(state) where `finite`, a scalar, holds, else the state, to the bit."""
+    # A choice makes XLA copy the state on a CPU. A branch does so on a GPU, array by array, and has
+    # the host wait for the answer.
+    return jax.lax.platform_dependent(
+        finite,
+        state,
+        cuda=partial(_choice, update),
+        rocm=partial(_choice, update),
+        default=partial(_branch, update),
+    )
+
+
+def _branch(update: Callable[[PyTree], PyTree], finite: Array, state: PyTree) -> PyTree:
+    return jax.lax.cond(finite, update, lambda state: state, state)
+
+
+def _choice(update: Callable[[PyTree], PyTree], finite: Array, state: PyTree) -> PyTree:
+    return jax.tree.map(partial(jnp.where, finite), update(state), state)

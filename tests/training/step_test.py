@@ -15,9 +15,10 @@ from soda_jax.models.autoencoder import DiffusionAutoencoder
 from soda_jax.models.bottleneck import Bottleneck
 from soda_jax.models.denoiser import Denoiser
 from soda_jax.models.encoder import Encoder, ResNet
+from soda_jax.training import step as step_lib
 from soda_jax.training.objective import code_losses, training_loss
 from soda_jax.training.state import create
-from soda_jax.training.step import make_train_step
+from soda_jax.training.step import make_train_step, update_where
 
 PROCESS = Process(InvertedCosine())
 VIEW = View(size=8)
@@ -120,3 +121,28 @@ def test_the_losses_with_and_without_z_tell_whether_it_is_used(variables, images
     unread = jax.tree_util.tree_map_with_path(without_code, variables["params"])
     ignored = losses(unread)
     assert float(ignored["z"]) == float(ignored["shuffled"]) == float(ignored["null"])
+
+
+@pytest.mark.parametrize("how", [step_lib._branch, step_lib._choice])
+def test_a_state_that_is_kept_is_kept_to_the_bit_by_branch_and_by_choice(how):
+    state = {"a": jnp.asarray([1.5, -0.0, 2.0]), "step": jnp.asarray(3, jnp.int32)}
+    update = {"a": jnp.asarray([jnp.nan, 1.0, jnp.inf]), "step": jnp.asarray(4, jnp.int32)}
+    keep = jax.jit(lambda finite, state: how(lambda _: update, finite, state))
+    for finite, expected in ((False, state), (True, update)):
+        found = keep(jnp.asarray(finite), state)
+        for name in state:
+            assert found[name].dtype == expected[name].dtype
+            assert np.asarray(found[name]).tobytes() == np.asarray(expected[name]).tobytes()
+
+
+def test_on_a_gpu_the_state_is_chosen_and_on_a_cpu_it_is_a_branch():
+    def step(finite, a):
+        return update_where(finite, lambda a: 2 * a, a)
+
+    traced = jax.jit(step).trace(jnp.asarray(True), jnp.ones(3))
+    text = {
+        name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "tpu")
+    }
+    assert {name: "stablehlo.select" in text[name] for name in text} == {
+        "cpu": False, "cuda": True, "tpu": False,
+    }  # fmt: skip
