@@ -23,7 +23,7 @@ COMMANDS = {
     "explore": "serve a page, on this machine, to play with the codes of a trained model",
     "report": "put what is in the workdir on one page, to be sent as a file",
     "prepare": "make the config's data set ready, or say what is there",
-    "compile": "compile the train step for a TPU slice that isn't here: memory, speed, scaling",
+    "compile": "compile the train step for a TPU slice or GPUs that aren't here: memory, speed",
     "doctor": "show versions, devices and optional packages",
 }
 
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
 
         pretrain(config, workdir, dry_run=arguments.dry_run)
     elif command == "compile":
-        os.environ["JAX_PLATFORMS"] = "cpu"  # there is no TPU here
+        os.environ["JAX_PLATFORMS"] = "cpu"  # there is no TPU and no GPU here
         from soda_jax.compile import compile_for
 
         print(compile_for(config, arguments.topology.split(",")))
@@ -201,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--topology",
         metavar="SLICES",
-        help="compile: for which TPU slices, such as v5e:1x1,v5e:16x16",
+        help="compile: for which TPU slices or GPUs of a host, such as v5e:1x1,v5e:16x16,h200:8",
     )
     parser.add_argument(
         "--of", metavar="DIRS", help="compare: the workdirs of the models, with commas between"

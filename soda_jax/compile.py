@@ -1,8 +1,9 @@
 """Would it run on a pod, and how fast: `python -m soda_jax compile`, on any CPU.
 
-The sharded train step is compiled ahead of time for a TPU slice that isn't there. The seconds are
-those of the cycles that XLA expects of each kernel, for a chip that is never kept waiting: an upper
-bound on the speed, good for comparing slices and configs with each other.
+The sharded train step is compiled ahead of time for a TPU slice, or a host's GPUs, that isn't
+there. The seconds are those of the cycles that XLA expects of each kernel of a TPU, for a chip that
+is never kept waiting: an upper bound on the speed, good for comparing slices and configs with each
+other. Of a GPU's kernels it expects none: there it is memory and collectives alone.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax
 import ml_collections
 
 from soda_jax import experiment
+from soda_jax.gpu_hosts import CARDS, gpu_host
 from soda_jax.tpu_slices import Slice, tpu_slice
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -30,8 +32,8 @@ class Compiled:
 
     Attributes:
       memory: bytes a chip, of state, batch and activations.
-      flops: a chip and step.
-      compute: seconds a step by XLA's estimate, without what chips tell each other.
+      flops: a chip and step; None for a GPU.
+      compute: seconds a step by XLA's estimate, without what chips tell each other; None likewise.
       collectives: {kind: (how many, bytes a chip)}.
       communication: seconds a step for those at the full rate of the interconnect.
       compilation: seconds that it took here.
@@ -40,8 +42,8 @@ class Compiled:
     slice: Slice
     batch: int
     memory: float
-    flops: float
-    compute: float
+    flops: float | None
+    compute: float | None
     collectives: dict[str, tuple[int, int]]
     communication: float
     compilation: float
@@ -61,7 +63,7 @@ def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
     """A table for Markdown with a row for each slice.
 
     Raises:
-      UsageError: a slice that doesn't exist.
+      UsageError: a slice, or a card, that doesn't exist.
       ConfigError: the slice can't split the batch.
       RuntimeError: RESOURCE_EXHAUSTED, where a chip's memory doesn't hold it.
     """
@@ -71,9 +73,13 @@ def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        lines.append(row(compile_step(config, tpu_slice(name))))
+        lines.append(row(compile_step(config, machine(name))))
         print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
+
+
+def machine(name: str) -> Slice:
+    return gpu_host(name) if name.partition(":")[0] in CARDS else tpu_slice(name)
 
 
 def program(config: ml_collections.ConfigDict, where: Slice) -> jax.stages.Compiled:
@@ -88,20 +94,26 @@ def program(config: ml_collections.ConfigDict, where: Slice) -> jax.stages.Compi
 def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
     start = time.monotonic()
     compiled = program(config, where)
-    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    text = compiled.as_text()
+    found, text = compiled.memory_analysis(), compiled.as_text()
     collectives = find_collectives(text)
+    memory = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+    if memory > where.chip.memory:  # of a GPU the compiler doesn't say so
+        needed, there = (f"{size / 2**30:.1f} GiB" for size in (memory, where.chip.memory))
+        raise RuntimeError(f"RESOURCE_EXHAUSTED: {where.name}: {needed} a card, which has {there}")
+    timed = where.chip.clock is not None
     # A part of an accumulated step is a loop's body, which the model counts once.
     times = config.optimizer.accumulate
     return Compiled(
         slice=where,
         batch=config.train.batch_size,
-        memory=memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
-        flops=times * costs["flops"],
-        compute=times * computing_seconds(text, where),
+        memory=memory,
+        flops=times * compiled.cost_analysis()["flops"] if timed else None,
+        compute=times * computing_seconds(text, where) if timed else None,
         collectives=collectives,
         communication=communication_seconds(collectives, where),
         compilation=time.monotonic() - start,
@@ -144,7 +156,13 @@ def communication_seconds(collectives: dict[str, tuple[int, int]], where: Slice)
 
 
 def row(found: Compiled) -> str:
-    chip, seconds = found.slice.chip, found.compute + found.communication
+    chip = found.slice.chip
+    flops = computing = speed = use = efficiency = ""
+    if found.compute is not None:
+        seconds = found.compute + found.communication
+        flops, computing = f"{found.flops / 1e9:,.0f}", f"{1e3 * found.compute:.2f}"
+        speed = f"{found.images_per_second:,.0f}"
+        use, efficiency = f"{found.flops / seconds / chip.flops:.0%}", f"{found.efficiency:.0%}"
     collectives = ", ".join(
         f"{count} {kind}, {size / 2**20:.0f} MiB"
         for kind, (count, size) in sorted(found.collectives.items())
@@ -155,13 +173,13 @@ def row(found: Compiled) -> str:
         len(found.slice.devices),
         f"{found.memory / 2**30:.2f}",
         f"{chip.memory / 2**30:.0f}",
-        f"{found.flops / 1e9:,.0f}",
+        flops,
         collectives or "none",
-        f"{1e3 * found.compute:.2f}",
+        computing,
         f"{1e3 * found.communication:.2f}",
-        f"{found.images_per_second:,.0f}",
-        f"{found.flops / seconds / chip.flops:.0%}",
-        f"{found.efficiency:.0%}",
+        speed,
+        use,
+        efficiency,
         f"{found.compilation:.0f}",
     )
     return "| " + " | ".join(map(str, cells)) + " |"

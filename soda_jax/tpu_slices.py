@@ -8,24 +8,28 @@ from typing import Any
 
 from soda_jax.exit_codes import UsageError
 
-ALLOWED = "a generation and the chips along each axis, such as v5e:16x16, v4:4x4x4 or v6e:1x1"
+ALLOWED = (
+    "a generation and the chips along each axis, such as v5e:16x16, v4:4x4x4 or v6e:1x1, or a "
+    "host's GPUs, such as h200:8"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What Google's documentation says of one chip.
+    """What its maker's documentation says of one chip, or of one card.
 
     Attributes:
       memory: bytes of HBM.
       flops: bfloat16 operations a second, at most.
       interconnect: bytes a second between chips, over all links together.
-      clock: cycles a second: its operations over those of all its matrix units in a cycle.
+      clock: cycles a second: its operations over those of all its matrix units in a cycle; None
+        where compiled kernels don't say how many cycles they take.
     """
 
     memory: float
     flops: float
     interconnect: float
-    clock: float
+    clock: float | None
 
 
 CHIPS = {
@@ -39,7 +43,7 @@ MEGACORE = ("v4", "v5p")  # two cores a chip that are one device
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice by name, such as "v5e:16x16"."""
+    """A slice by name, such as "v5e:16x16"; or a host's cards, such as "h200:8"."""
 
     name: str
     chip: Chip

@@ -1,11 +1,14 @@
 import math
 import pathlib
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from soda_jax import compile as compile_loop
 from soda_jax.config_schema import load
 from soda_jax.exit_codes import UsageError
+from soda_jax.gpu_hosts import CARDS, gpu_host
 from soda_jax.tpu_slices import CHIPS, Slice, tpu_slice
 
 HLO = """
@@ -79,3 +82,31 @@ def test_a_row_says_how_fast_a_slice_is_and_what_talking_costs_it(monkeypatch):
 def test_a_slice_that_does_not_exist_is_refused_with_those_that_do(name):
     with pytest.raises(UsageError, match="such as v5e:16x16.*v4, v5e, v5p, v6e"):
         tpu_slice(name)
+
+
+@pytest.mark.parametrize("name", ["h200", "h200:0", "rtx:1", "h200:2x2"])
+def test_a_card_that_does_not_exist_is_refused_with_those_that_do(name):
+    with pytest.raises(UsageError, match="such as h200:1 or a100:8.*a100, h100, h200"):
+        gpu_host(name)
+
+
+def test_what_a_gpu_does_not_say_is_left_empty_and_what_does_not_fit_is_refused(monkeypatch):
+    config = load(str(pathlib.Path(__file__).parents[1] / "configs" / "smoke.py"))
+    where = Slice("h200:1", CARDS["h200"].chip, [None])
+
+    def program(config, where, size=2**30):
+        found = SimpleNamespace(
+            argument_size_in_bytes=size,
+            output_size_in_bytes=size,
+            alias_size_in_bytes=size,
+            temp_size_in_bytes=2 * size,
+        )
+        return SimpleNamespace(memory_analysis=lambda: found, as_text=lambda: HLO)
+
+    monkeypatch.setattr(compile_loop, "program", program)
+    cells = compile_loop.row(compile_loop.compile_step(config, where)).split(" | ")
+    assert cells[1:5] == ["h200:1", "1", "3.00", "131"] and "all-reduce" in cells[6]
+    assert [cells[i] for i in (5, 7, 9, 10, 11)] == [""] * 5
+    monkeypatch.setattr(compile_loop, "program", partial(program, size=2**36))
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED: h200:1: 192.0 GiB.*has 131.3 GiB"):
+        compile_loop.compile_step(config, where)

@@ -17,7 +17,7 @@ CONFIG = {"config_schema", "config_fields", "config_file", "config_rules"}
 LOOPS = {
     "pretrain", "observers", "probe", "sample", "evaluate", "suites", "apply", "uses", "explore",
     "playground", "compare", "distributed", "novel_views", "chapters", "report", "prepare",
-    "pretrained", "doctor", "compile", "tpu_slices",
+    "pretrained", "doctor", "compile", "tpu_slices", "gpu_hosts",
 }  # fmt: skip
 # room: the rooms that it may import from, beside itself. A room is a folder or a file of soda_jax.
 MAY_IMPORT = {
