@@ -105,6 +105,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser.mid_attention = True  # self-attention in the middle [D]
     config.model.denoiser.cross_attention_levels = ()  # levels that attend to z's sections [P], [D]
     config.model.denoiser.head_size = 64  # channels of an attention head [D]
+    # of self-attention: xla | cudnn, in one kernel, on NVIDIA's GPUs; elsewhere it is xla too [D]
+    config.model.denoiser.attention_kernel = "xla"
     config.model.denoiser.dropout = 0.1  # [R]
     config.model.denoiser.resample = (
         "strided"  # between levels: strided convolution | residual block [D]

@@ -284,6 +284,8 @@ def _target_size(values: Values) -> Iterator[Broken]:
 
 
 def _attention(values: Values) -> Iterator[Broken]:
+    if values["model.denoiser.attention_kernel"] == "cudnn":
+        yield from _cudnn(values)
     if _is_ncsnpp(values):
         return
     multipliers = values["model.denoiser.multipliers"]
@@ -305,6 +307,19 @@ def _attention(values: Values) -> Iterator[Broken]:
             nearest = _divisors_near(channels, head_size)
             yield Broken("model.denoiser.head_size", allowed, nearest)
             return
+
+
+def _cudnn(values: Values) -> Iterator[Broken]:
+    kernel, head_size = "model.denoiser.attention_kernel", values["model.denoiser.head_size"]
+    if _is_ncsnpp(values):
+        yield Broken(kernel, "'xla' for model.denoiser.variant = 'ncsnpp'", "'xla'")
+    elif values["model.dtype"] != "bfloat16":
+        yield Broken(kernel, f"'xla' for model.dtype = {values['model.dtype']!r}", "'xla'")
+    elif head_size % 8 or head_size > 128:
+        allowed = (
+            f"'xla' for model.denoiser.head_size = {head_size}: cuDNN has multiples of 8 to 128"
+        )
+        yield Broken(kernel, allowed, "'xla'")
 
 
 def _sections(values: Values) -> Iterator[Broken]:

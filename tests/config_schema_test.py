@@ -164,6 +164,7 @@ WRONG = [
     ("views.target.size=30", "views.target.size = 30", "a multiple of 8", "(nearest: 24 or 32)"),
     ("model.denoiser.attention_levels=(1,4)", "(1, 4)", "from 0 to 3", "(nearest: (1,))"),
     ("model.denoiser.head_size=48", "= 48", "divides the 256 channels", "(nearest: 32 or 64)"),
+    ("model.denoiser.attention_kernel=cudnn", "'cudnn'", "model.dtype = 'float32'", "'xla'"),
     ("model.z_size=12", "model.z_size = 12", "at least 13", "(nearest: 13)"),
     ("sample.sections=(0,13)", "sample.sections = (0, 13)", "0 to 12", "(nearest: (0,))"),
     ("optimizer.accumulate=3", "optimizer.accumulate = 3", "batch_size = 256", "(nearest: 2 or 4)"),

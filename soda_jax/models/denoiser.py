@@ -111,7 +111,7 @@ class Denoiser(nn.Module):
       attention_levels: levels with self-attention after each block; mid_attention: in the middle.
       cross_attention_levels: levels whose blocks also attend to the sections of z, so that nothing
         but z gets in; the middle does with the last level [P: that it helps; D: its tokens].
-      head_size: channels of an attention head.
+      head_size: channels of an attention head; attention_kernel: see `layers.attend`.
       resample: "strided" (a strided convolution; nearest neighbour and a convolution), or
         "residual" (a modulated block that changes the resolution; on the way up it shares the
         section of the block before it [D]).
@@ -131,6 +131,7 @@ class Denoiser(nn.Module):
     mid_attention: bool = True
     cross_attention_levels: tuple[int, ...] = ()
     head_size: int = 64
+    attention_kernel: str = "xla"
     dropout: float = 0.1
     resample: str = "strided"
     rescale: bool = True
@@ -185,7 +186,8 @@ class Denoiser(nn.Module):
             )(h, time, sections[section], train)
 
         def attention(h, name):
-            return Attention(self.head_size, self.rescale, self.zero_init, self.dtype, name=name)(h)
+            sizes = (self.head_size, self.rescale, self.zero_init)
+            return Attention(*sizes, self.attention_kernel, self.dtype, name=name)(h)
 
         tokens = None
         if self.cross_attention_levels and z is not None:

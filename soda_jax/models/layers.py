@@ -1,5 +1,7 @@
 """Parts that the networks share: initialisers, norms, time encoding, attention, resampling."""
 
+import importlib.util
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -95,12 +97,27 @@ class TimeEmbedding(nn.Module):
         return nn.Dense(self.features, kernel_init=truncated_normal, name="linear1")(h)
 
 
+def attend(q: Array, k: Array, v: Array, kernel: str) -> Array:
+    """softmax(q k / sqrt d) v of [b n heads d], softmax in float32.
+
+    kernel: "cudnn" never writes the n x n products to memory; it takes bfloat16, on a GPU that has
+    cuDNN. Elsewhere, and for "xla", they are arrays.
+    """
+    attention = jax.nn.dot_product_attention
+    installed = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
+    if kernel == "xla" or not installed:
+        return attention(q, k, v)
+    cudnn = partial(attention, implementation="cudnn")
+    return jax.lax.platform_dependent(q, k, v, cuda=cudnn, default=attention)
+
+
 class Attention(nn.Module):
     """Self-attention among the pixels of [b h w c], added to its input; softmax in float32."""
 
     head_size: int
     rescale: bool
     zero_init: bool
+    kernel: str = "xla"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -111,7 +128,7 @@ class Attention(nn.Module):
         heads = (b, height * width, c // self.head_size, self.head_size)
         h = GroupNorm(name="norm")(x).astype(self.dtype)
         q, k, v = jnp.split(conv(3 * c, 1, "qkv", self.dtype)(h), 3, axis=-1)
-        h = jax.nn.dot_product_attention(q.reshape(heads), k.reshape(heads), v.reshape(heads))
+        h = attend(q.reshape(heads), k.reshape(heads), v.reshape(heads), self.kernel)
         out_init = nn.initializers.zeros if self.zero_init else truncated_normal
         h = conv(c, 1, "out", self.dtype, out_init)(h.reshape(b, height, width, c))
         return residual_sum(x, h, self.rescale)

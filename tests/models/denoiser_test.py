@@ -227,3 +227,15 @@ def test_added_time_enters_before_the_norm_and_a_code_still_modulates():
     out = denoiser.apply(variables, x_t, t, z)
     assert not np.allclose(out, denoiser.apply(variables, x_t, 1 - t, z))
     assert not np.allclose(out, denoiser.apply(variables, x_t, t, 2 * z))
+
+
+def test_the_fused_kernel_of_a_gpu_is_plain_attention_elsewhere():
+    fields = dict(attention_levels=(0,), head_size=8, multipliers=(1,), num_blocks=1)
+    fields |= dict(dtype=jnp.bfloat16)
+    plain, variables, *inputs = make(**fields)
+    fused, *_ = make(**fields, attention_kernel="cudnn")
+    expected, found = (
+        np.asarray(jax.jit(model.apply)(variables, *inputs)) for model in (plain, fused)
+    )
+    assert np.abs(expected).max() > 0
+    np.testing.assert_array_equal(found, expected)
