@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from soda_jax import rngs
 from soda_jax.array_types import Array, PyTree
@@ -81,6 +82,7 @@ def make_train_step(
         key = rngs.stream(rngs.root(seed), "train", state.step)
         compute = loss_and_gradient if accumulate == 1 else accumulated
         (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)
+        gradient = in_the_order_of_parameters(gradient)
         norms = {group: optax.global_norm(part) for group, part in gradient.items()}
         norm = optax.global_norm(norms)
         metrics = {"loss": loss} | {f"gradient_norm/{group}": norms[group] for group in norms}
@@ -102,6 +104,23 @@ def make_train_step(
         return state.replace(step=state.step + 1), metrics | {"finite": finite}
 
     return train_step
+
+
+def in_the_order_of_parameters(gradient: PyTree) -> PyTree:
+    """The same; on a GPU laid out in memory as parameters are.
+
+    cuDNN gives the gradients of kernels in another order, to which XLA would turn the parameters,
+    their average and both moments, in every step, and back again.
+    """
+
+    def laid_out(gradient: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), gradient
+        )
+
+    return jax.lax.platform_dependent(
+        gradient, cuda=laid_out, rocm=laid_out, default=lambda gradient: gradient
+    )
 
 
 def update_where(finite: Array, update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:

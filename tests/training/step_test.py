@@ -18,7 +18,7 @@ from soda_jax.models.encoder import Encoder, ResNet
 from soda_jax.training import step as step_lib
 from soda_jax.training.objective import code_losses, training_loss
 from soda_jax.training.state import create
-from soda_jax.training.step import make_train_step, update_where
+from soda_jax.training.step import in_the_order_of_parameters, make_train_step, update_where
 
 PROCESS = Process(InvertedCosine())
 VIEW = View(size=8)
@@ -135,9 +135,9 @@ def test_a_state_that_is_kept_is_kept_to_the_bit_by_branch_and_by_choice(how):
             assert np.asarray(found[name]).tobytes() == np.asarray(expected[name]).tobytes()
 
 
-def test_on_a_gpu_the_state_is_chosen_and_on_a_cpu_it_is_a_branch():
+def test_on_a_gpu_the_state_is_chosen_in_its_own_layout_and_on_a_cpu_it_is_a_branch():
     def step(finite, a):
-        return update_where(finite, lambda a: 2 * a, a)
+        return update_where(finite, lambda a: 2 * a, in_the_order_of_parameters(a))
 
     traced = jax.jit(step).trace(jnp.asarray(True), jnp.ones(3))
     text = {
@@ -146,3 +146,7 @@ def test_on_a_gpu_the_state_is_chosen_and_on_a_cpu_it_is_a_branch():
     assert {name: "stablehlo.select" in text[name] for name in text} == {
         "cpu": False, "cuda": True, "tpu": False,
     }  # fmt: skip
+    assert {name: "@LayoutConstraint" in text[name] for name in text} == {
+        "cpu": False, "cuda": True, "tpu": False,
+    }  # fmt: skip
+    np.testing.assert_array_equal(jax.jit(step)(jnp.asarray(True), jnp.ones(3)), 2 * np.ones(3))
