@@ -5,8 +5,8 @@
 The step is compiled ahead of time on this CPU (pip install 'soda_jax[cuda12]'). Of each kernel, or
 copy, what it reads and writes is summed, by part of the model and by kind, and how long that takes
 at the full rate of the card's memory: convolutions and products take longer, all else at least as
-long. Nothing of it is measured. --program keeps the compiled program's text, or reads what was
-kept.
+long. Nothing of it is measured. What a loop or a branch does inside isn't listed. --program keeps
+the compiled program's text, or reads what was kept.
 """
 
 import collections
@@ -17,13 +17,12 @@ import re
 import figures
 from tpu_cost import KINDS, PARTS, first
 
-from soda_jax.compile import bytes_of, machine, program
+from soda_jax.compile import program, sizes_of
 from soda_jax.config_schema import load
-from soda_jax.gpu_hosts import CARDS
+from soda_jax.gpu_hosts import CARDS, gpu_host
 
 KERNELS = ("fusion", "custom-call", "copy", "conditional", "while")
 _LINE = re.compile(r"^\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
-_ARRAY = re.compile(r"\b([a-z]+[0-9]+|pred)\[([\d,]*)\]")
 
 
 def kernels(hlo: str) -> list[tuple[str, str, int]]:
@@ -34,7 +33,7 @@ def kernels(hlo: str) -> list[tuple[str, str, int]]:
         if not (match := _LINE.match(line)):
             continue
         name, shape, kind, rest = match.groups()
-        sizes[name] = sum(bytes_of(*array) for array in _ARRAY.findall(shape))
+        sizes[name] = sum(sizes_of(shape))
         if kind in KERNELS:
             operands = re.findall(r"%([^\s,()]+)", rest.split(")", 1)[0])
             operation = re.search(r'op_name="([^"]*)"', rest)
@@ -48,15 +47,20 @@ def main() -> None:
         __doc__, config="configs/cifar10.py", topology="h200:1", program="", most="15"
     )
     arguments, words = figures.parse(parser)
+    card = arguments.topology.split(":")[0]
+    if card not in CARDS:
+        parser.error(f"--topology: there are {', '.join(CARDS)}, not {card}")
     kept = pathlib.Path(arguments.program) if arguments.program else None
     if kept and kept.exists():
         text = kept.read_text()
     else:
-        text = program(load(arguments.config, words), machine(arguments.topology)).as_text()
+        text = program(
+            load(arguments.config, words), gpu_host(arguments.topology).devices
+        ).as_text()
         if kept:
             kept.write_text(text)
     found = kernels(text)
-    rate = CARDS[arguments.topology.split(":")[0]].bandwidth
+    rate = CARDS[card].bandwidth
     kinds = collections.Counter(kind for kind, *_ in found)
     print(", ".join(f"{kinds[kind]} {kind}" for kind in KERNELS if kinds[kind]))
     whole = sum(moved for *_, moved in found)

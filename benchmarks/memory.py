@@ -12,20 +12,11 @@ that isn't there (`soda_jax compile --help`).
 import figures
 import jax
 
-from soda_jax import experiment
-from soda_jax.compile import machine
+from soda_jax.compile import machine, memory_of, program
 from soda_jax.config_schema import load
 
 GIBIBYTES = (16, 80, 139)
 FREE = 0.1  # what is left to the allocator and to measures in between
-
-
-def compiled_bytes(config, devices) -> int:
-    parts = experiment.build(config, devices)
-    state, batch = experiment.abstract_state(parts), experiment.abstract_batch(parts)
-    memory = experiment.train_step(parts).lower(state, batch).compile().memory_analysis()
-    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept
 
 
 def main() -> None:
@@ -53,7 +44,7 @@ def main() -> None:
     for name, (train.remat, config.optimizer.accumulate) in variants.items():
         found = []
         for config.train.batch_size in (small, large):
-            found.append(compiled_bytes(config, devices))
+            found.append(memory_of(program(config, devices)))
         each = (found[1] - found[0]) / (large - small)
         base = found[0] - small * each
         cells = [f"{int(((1 - FREE) * size * 2**30 - base) / each):,}" for size in GIBIBYTES]

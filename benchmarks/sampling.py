@@ -80,8 +80,7 @@ def guidance(
 
     for low, high in INTERVALS:
         guided = {"guidance_scale": scale, "guidance_interval": (low, high)}
-        options = BEST | {"num_steps": steps} | (guided if high else {"guidance_scale": 0.0})
-        pictures, rate = timed(model, z, options)
+        pictures, rate = timed(model, z, BEST | guided | {"num_steps": steps})
         cosine = (normalised(z) * normalised(model.encode(pictures))).sum(1).mean()
         yield low, high, decibels(pictures, reference), cosine, rate
 

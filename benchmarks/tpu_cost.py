@@ -84,7 +84,7 @@ def compiled(path: str, topology: str, words: list[str]) -> str:
     from soda_jax.compile import program
     from soda_jax.config_schema import load
 
-    return program(load(path, words), tpu_slice(topology)).as_text()
+    return program(load(path, words), tpu_slice(topology).devices).as_text()
 
 
 if __name__ == "__main__":

@@ -7,16 +7,19 @@ other. Of a GPU's kernels it expects none: there it is memory and collectives al
 """
 
 import dataclasses
+import math
 import re
 import sys
 import time
+from typing import Any
 
 import jax
 import ml_collections
 
 from soda_jax import experiment
+from soda_jax.exit_codes import UsageError
 from soda_jax.gpu_hosts import CARDS, gpu_host
-from soda_jax.tpu_slices import Slice, tpu_slice
+from soda_jax.tpu_slices import CHIPS, Slice, tpu_slice
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}  # others have 4
@@ -79,29 +82,39 @@ def compile_for(config: ml_collections.ConfigDict, names: list[str]) -> str:
 
 
 def machine(name: str) -> Slice:
-    return gpu_host(name) if name.partition(":")[0] in CARDS else tpu_slice(name)
+    """A TPU slice or a host's GPUs, by name.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    kind = name.partition(":")[0]
+    if kind not in CARDS and kind not in CHIPS:
+        known = ", ".join([*CHIPS, *CARDS])
+        raise UsageError(f"--topology={name}: there are {known}, such as v5e:16x16 or h200:8")
+    return gpu_host(name) if kind in CARDS else tpu_slice(name)
 
 
-def program(config: ml_collections.ConfigDict, where: Slice) -> jax.stages.Compiled:
-    """The sharded train step as that slice would run it."""
-    parts = experiment.build(config, where.devices)
+def program(config: ml_collections.ConfigDict, devices: list[Any]) -> jax.stages.Compiled:
+    """The sharded train step as those devices would run it."""
+    parts = experiment.build(config, devices)
     lowered = experiment.train_step(parts).lower(
         experiment.abstract_state(parts), experiment.abstract_batch(parts)
     )
     return lowered.compile()
 
 
+def memory_of(compiled: jax.stages.Compiled) -> int:
+    """Bytes a device: arguments, results that aren't written over them, temporary memory."""
+    found = compiled.memory_analysis()
+    kept = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + kept + found.temp_size_in_bytes
+
+
 def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
     start = time.monotonic()
-    compiled = program(config, where)
-    found, text = compiled.memory_analysis(), compiled.as_text()
+    compiled = program(config, where.devices)
+    memory, text = memory_of(compiled), compiled.as_text()
     collectives = find_collectives(text)
-    memory = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-    )
     if memory > where.chip.memory:  # of a GPU the compiler doesn't say so
         needed, there = (f"{size / 2**30:.1f} GiB" for size in (memory, where.chip.memory))
         raise RuntimeError(f"RESOURCE_EXHAUSTED: {where.name}: {needed} a card, which has {there}")
@@ -132,20 +145,21 @@ def find_collectives(hlo: str) -> dict[str, tuple[int, int]]:
         if not (match := _COLLECTIVE.search(line)):
             continue
         shapes, kind, started = match.groups()
-        arrays = _ARRAY.findall(shapes)
+        sizes = sizes_of(shapes)
         if started and kind != "all-reduce":
-            arrays = arrays[len(arrays) // 2 :]  # what went in stands before what comes out
-        size = sum(bytes_of(kind_of_array, lengths) for kind_of_array, lengths in arrays)
+            sizes = sizes[len(sizes) // 2 :]  # what went in stands before what comes out
         count, total = found.get(kind, (0, 0))
-        found[kind] = (count + 1, total + size)
+        found[kind] = (count + 1, total + sum(sizes))
     return found
 
 
-def bytes_of(dtype: str, lengths: str) -> int:
-    size = BYTES.get(dtype, 8 if dtype.endswith("64") else 4)
-    for length in filter(None, lengths.split(",")):
-        size *= int(length)
-    return size
+def sizes_of(shapes: str) -> list[int]:
+    """Bytes of each array that is named, such as "bf16[8,3]"."""
+    return [
+        math.prod(map(int, filter(None, lengths.split(","))))
+        * BYTES.get(dtype, 8 if dtype.endswith("64") else 4)
+        for dtype, lengths in _ARRAY.findall(shapes)
+    ]
 
 
 def communication_seconds(collectives: dict[str, tuple[int, int]], where: Slice) -> float:

@@ -17,7 +17,7 @@ class Card:
     Attributes:
       name: as the driver gives it.
       capability: compute capability, major and minor.
-      cores: streaming multiprocessors.
+      cores: streaming multiprocessors; units: of each, for float32.
       shared: bytes of shared memory of each.
       bandwidth: bytes of memory a second.
       cache: bytes of L2.
@@ -28,6 +28,7 @@ class Card:
     name: str
     capability: tuple[int, int]
     cores: int
+    units: int
     shared: int
     bandwidth: float
     cache: int
@@ -39,7 +40,7 @@ class Card:
             gpu_device_info {{
               cuda_compute_capability {{ major: {self.capability[0]} minor: {self.capability[1]} }}
               core_count: {self.cores}
-              fpus_per_core: {128 if self.capability[0] == 9 else 64}
+              fpus_per_core: {self.units}
               threads_per_warp: 32
               threads_per_block_limit: 1024
               threads_per_core_limit: 2048
@@ -63,19 +64,19 @@ class Card:
         """
 
 
-# Interconnect: NVLink, one way. What a kernel takes XLA doesn't say: hence no clock.
+# Interconnect: NVLink, one way. XLA doesn't say what a kernel takes: no clock.
 CARDS = {
     "a100": Card(
         Chip(80 * 2**30, 312e12, 300e9, None),
-        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 164 * 2**10, 2.039e12, 40 * 2**20, 1.41,
+        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 164 * 2**10, 2.039e12, 40 * 2**20, 1.41,
     ),
     "h100": Card(
         Chip(80 * 2**30, 989e12, 450e9, None),
-        "NVIDIA H100 80GB HBM3", (9, 0), 132, 228 * 2**10, 3.35e12, 50 * 2**20, 1.98,
+        "NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 228 * 2**10, 3.35e12, 50 * 2**20, 1.98,
     ),
     "h200": Card(
         Chip(141e9, 989e12, 450e9, None),
-        "NVIDIA H200", (9, 0), 132, 228 * 2**10, 4.8e12, 50 * 2**20, 1.98,
+        "NVIDIA H200", (9, 0), 132, 128, 228 * 2**10, 4.8e12, 50 * 2**20, 1.98,
     ),
 }  # fmt: skip
 
@@ -84,7 +85,7 @@ def gpu_host(name: str) -> Slice:
     """The cards of that name, such as "h200:8", without a GPU; needs JAX's plugin for CUDA.
 
     Raises:
-      UsageError: no such card.
+      UsageError: no such card, or the plugin refuses it.
       ModuleNotFoundError: the plugin isn't installed.
     """
     found = re.fullmatch(r"(\w+):([1-9]\d*)", name)
@@ -106,4 +107,7 @@ def gpu_host(name: str) -> Slice:
         raise ModuleNotFoundError(
             "compiling for a GPU needs its compiler: pip install 'soda_jax[cuda12]'"
         ) from None
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--topology={name}: {ALLOWED}; {reason}") from error
     return Slice(name, card.chip, list(devices.devices))

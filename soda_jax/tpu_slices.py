@@ -8,10 +8,7 @@ from typing import Any
 
 from soda_jax.exit_codes import UsageError
 
-ALLOWED = (
-    "a generation and the chips along each axis, such as v5e:16x16, v4:4x4x4 or v6e:1x1, or a "
-    "host's GPUs, such as h200:8"
-)
+ALLOWED = "a generation and the chips along each axis, such as v5e:16x16, v4:4x4x4 or v6e:1x1"
 
 
 @dataclasses.dataclass(frozen=True)

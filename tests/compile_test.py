@@ -84,6 +84,13 @@ def test_a_slice_that_does_not_exist_is_refused_with_those_that_do(name):
         tpu_slice(name)
 
 
+def test_what_is_neither_a_tpu_nor_a_gpu_is_refused_with_all_there_are():
+    with pytest.raises(
+        UsageError, match="rtx4090:1: there are v4, v5e, v5p, v6e, a100, h100, h200"
+    ):
+        compile_loop.machine("rtx4090:1")
+
+
 @pytest.mark.parametrize("name", ["h200", "h200:0", "rtx:1", "h200:2x2"])
 def test_a_card_that_does_not_exist_is_refused_with_those_that_do(name):
     with pytest.raises(UsageError, match="such as h200:1 or a100:8.*a100, h100, h200"):

@@ -125,8 +125,7 @@ def in_the_order_of_parameters(gradient: PyTree) -> PyTree:
 
 def update_where(finite: Array, update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     """update(state) where `finite`, a scalar, holds, else the state, to the bit."""
-    # A choice makes XLA copy the state on a CPU. A branch does so on a GPU, array by array, and has
-    # the host wait for the answer.
+    # A choice makes XLA copy the state on a CPU; a branch does so on a GPU, array by array.
     return jax.lax.platform_dependent(
         finite,
         state,
