@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.views.targets = 1
     # Pairs that a step draws of each picture; those of a picture are neighbours in the batch [D].
     config.views.pairs = 1
+    # The denoiser is told where in the source each of its pixels lies, as it is told of cameras [D]
+    config.views.located = False
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
     config.views.target = (

@@ -23,11 +23,14 @@ class Poses(NamedTuple):
       source_rays: [b k h w r], an encoding of the ray of each pixel of the k sources.
       target_rays: [b h w r], of the target's; [b*n h w r] of n targets under one code.
       source_mask: [b k], False for sources that are to be left out.
+
+    Views of one picture have no cameras: source_rays and source_mask are None, and target_rays are
+    places, [b h w 2]: where in the source each part of the target lies (see `data/places.py`).
     """
 
-    source_rays: Array
+    source_rays: Array | None
     target_rays: Array
-    source_mask: Array
+    source_mask: Array | None
 
 
 class Batch(NamedTuple):

@@ -38,8 +38,8 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _ascending, _shared, _several, _cameras, _timed, _law, _accumulate,
-        _target_size, _attention, _sections, _mesh, _eta,
+        _data, _colours, _crops, _ascending, _shared, _several, _located, _cameras, _timed, _law,
+        _accumulate, _target_size, _attention, _sections, _mesh, _eta,
     )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
@@ -183,6 +183,25 @@ def _several(values: Values) -> Iterator[Broken]:
     if not hindrances and values["views.pairs"] != 2:
         allowed = "2 for model.bottleneck.penalty = 'barlow', which compares a picture's two codes"
         yield Broken("views.pairs", allowed, "2")
+
+
+def _located(values: Values) -> Iterator[Broken]:
+    """What would move a picture where the denoiser is told of crops and mirrors, or can't be."""
+    if not values["views.located"]:
+        return
+    for holds, where in (
+        (values["cameras.encoding"] != "none", "there are cameras, which say where views lie"),
+        (values["model.encoder.variant"] == "none", "there is no source"),
+        (_is_ncsnpp(values), "model.denoiser.variant = 'ncsnpp', which can't be told of it"),
+    ):
+        if holds:
+            yield Broken("views.located", f"False where {where}", "False")
+    for view in ("views.source", "views.target"):
+        for key in ("shift", "edm_prob", "randaugment_prob"):
+            none = 0 if key == "shift" else 0.0
+            if values[f"{view}.{key}"]:
+                allowed = f"{none} for views.located, which knows of crops and mirrors alone"
+                yield Broken(f"{view}.{key}", allowed, str(none))
 
 
 def _timed(values: Values) -> Iterator[Broken]:

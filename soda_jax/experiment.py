@@ -64,6 +64,11 @@ class Experiment:
         return self.target_view.size // self.config.model.denoiser.patch
 
     @property
+    def located(self) -> int:
+        """Height and width of the places that the denoiser is told; 0 where it isn't told any."""
+        return self.ray_size if self.config.views.located else 0
+
+    @property
     def z_size(self) -> int:
         """Dimensions of z; 0 without an encoder."""
         return self.config.model.z_size if self.model.encoder else 0
@@ -191,7 +196,12 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
     else:
         labels = LABELS if config.views.target.edm_prob else 0
         network = Denoiser(
-            **denoiser, **common, whole_code=whole_code, labels=labels, rgb_features=rgb_features
+            **denoiser,
+            **common,
+            whole_code=whole_code,
+            labels=labels,
+            rgb_features=rgb_features,
+            located=config.views.located,
         )
     code_t, linear, code_norm = (encoder.pop(name) for name in ("t", "linear", "code_norm"))
     if encoder["variant"] == "none":
@@ -337,6 +347,7 @@ def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[Tr
         shared=config.views.shared,
         targets=config.views.targets,
         pairs=config.views.pairs,
+        located=experiment.located,
         mixup=config.train.mixup,
         seed=config.seed,
         accumulate=config.optimizer.accumulate,

@@ -174,6 +174,7 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
             experiment.target_view,
             experiment.cameras,
             config.views.shared,
+            located=experiment.located,
         )
         return code_losses(
             experiment.model,

@@ -217,6 +217,17 @@ def test_rules_that_two_fields_break():
     assert load("data.channels=1", one, "views.source.std=(1,)").views.source.std == (1.0,)
 
 
+def test_a_located_target_is_moved_by_crops_and_mirrors_alone():
+    assert load("views.located=True").views.located
+    (line,) = problems_of("views.located=True", "views.target.randaugment_prob=.5")
+    assert line.startswith("views.target.randaugment_prob = 0.5: 0.0 for views.located, which")
+    (line,) = problems_of("views.located=True", "views.source.shift=2")
+    assert line.startswith("views.source.shift = 2: 0 for views.located")
+    alone = ("model.encoder.variant=none", "probe.features=('block',)", "sample.guidance_scale=0.")
+    (line,) = problems_of("views.located=True", *alone)
+    assert line == "views.located = True: False where there is no source (nearest: False)"
+
+
 def test_views_that_are_recoloured_alike_have_no_contrast_and_no_noise():
     def posed(*words: str) -> ml_collections.ConfigDict:
         words = ("views.shared=True", *words)

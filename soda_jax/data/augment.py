@@ -21,6 +21,34 @@ def resize(images: Array, size: int) -> Array:
     return jnp.clip(jax.image.resize(images, (b, size, size, c), "linear", antialias=True), 0, 1)
 
 
+def random_box(
+    key: Array,
+    shape: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    prob: float,
+) -> tuple[Array, Array]:
+    """With `prob` a box in a picture of that height and width, else all of it: corner and size [2].
+
+    It has a share of the area uniform in `scale` and width over height log-uniform in `ratio`, at
+    any sub-pixel place (Szegedy et al. 2015). Of ten draws the first that fits into the picture
+    counts; where none does, the first is cut to fit [D].
+    """
+    h, w = shape
+    draws = jax.random.uniform(key, (23,))
+    area = h * w * (scale[0] + (scale[1] - scale[0]) * draws[:10])
+    low, high = jnp.log(jnp.array(ratio, jnp.float32))
+    aspect = jnp.exp(low + (high - low) * draws[10:20])
+    widths, heights = jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)
+    # A thousandth of slack: the whole picture fits, whatever rounding does to it.
+    first = jnp.argmax((widths <= w + 1e-3) & (heights <= h + 1e-3))
+    box = jnp.array([jnp.minimum(heights[first], h), jnp.minimum(widths[first], w)])
+    whole = jnp.array([h, w], jnp.float32)
+    corner = draws[20:22] * (whole - box)
+    cropped = draws[22] < prob
+    return jnp.where(cropped, corner, 0.0), jnp.where(cropped, box, whole)
+
+
 def random_resized_crop(
     keys: Array,
     images: Array,
@@ -31,27 +59,13 @@ def random_resized_crop(
 ) -> Array:
     """With `prob` a random box, resized to [size, size]; else the whole picture, resized.
 
-    The box has a share of the area uniform in `scale` and width over height log-uniform in
-    `ratio`, at any sub-pixel place (Szegedy et al. 2015). Of ten draws the first that fits into
-    the picture counts; where none does, the first is cut to fit [D]. Linear, antialiased:
-    where the box is shrunk, the filter may reach a little beyond its edge.
+    The box is a `random_box`. Linear, antialiased: where the box is shrunk, the filter may reach a
+    little beyond its edge.
     """
-    _, h, w, _ = images.shape
+    shape = images.shape[1:3]
 
     def crop(key: Array, image: Array) -> Array:
-        draws = jax.random.uniform(key, (23,))
-        area = h * w * (scale[0] + (scale[1] - scale[0]) * draws[:10])
-        low, high = jnp.log(jnp.array(ratio, jnp.float32))
-        aspect = jnp.exp(low + (high - low) * draws[10:20])
-        widths, heights = jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)
-        # A thousandth of slack: the whole picture fits, whatever rounding does to it.
-        first = jnp.argmax((widths <= w + 1e-3) & (heights <= h + 1e-3))
-        box = jnp.array([jnp.minimum(heights[first], h), jnp.minimum(widths[first], w)])
-        whole = jnp.array([h, w], jnp.float32)
-        corner = draws[20:22] * (whole - box)
-        cropped = draws[22] < prob
-        box = jnp.where(cropped, box, whole)
-        corner = jnp.where(cropped, corner, 0.0)
+        corner, box = random_box(key, shape, scale, ratio, prob)
         zoom = size / box
         return jax.image.scale_and_translate(
             image, (size, size, image.shape[-1]), (0, 1), zoom, -corner * zoom, "linear"
@@ -73,12 +87,12 @@ def random_shift(keys: Array, images: Array, pixels: int) -> Array:
 
 def random_flip(keys: Array, images: Array, prob: float) -> Array:
     """Mirrors left and right with `prob`."""
-    return jnp.where(_chosen(keys, prob), images[:, :, ::-1, :], images)
+    return jnp.where(_per_picture(chosen(keys, prob)), images[:, :, ::-1, :], images)
 
 
 def random_grayscale(keys: Array, images: Array, prob: float) -> Array:
     """Takes the colour away with `prob`; pictures of one channel stay as they are."""
-    return jnp.where(_chosen(keys, prob), grayscale(images), images)
+    return jnp.where(_per_picture(chosen(keys, prob)), grayscale(images), images)
 
 
 def gaussian_noise(keys: Array, images: Array, std: float) -> Array:
@@ -146,9 +160,9 @@ def turn_hue(images: Array, turn: Array) -> Array:
     return jnp.stack([channel(5.0), channel(3.0), channel(1.0)], -1)
 
 
-def _chosen(keys: Array, prob: float) -> Array:
-    """[b 1 1 1] bool, true with `prob`."""
-    return _per_picture(jax.vmap(jax.random.uniform)(keys) < prob)
+def chosen(keys: Array, prob: float) -> Array:
+    """[b] bool, true with `prob`."""
+    return jax.vmap(jax.random.uniform)(keys) < prob
 
 
 def _per_picture(values: Array) -> Array:

@@ -11,6 +11,7 @@ from soda_jax.array_types import Array, Batch, Poses
 from soda_jax.data import augment, cameras
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.edm_augment import edm_augment
+from soda_jax.data.places import Frames, frames, places_in
 from soda_jax.data.rand_augment import rand_augment
 from soda_jax.data.ray_encoding import encode_rays
 
@@ -172,6 +173,7 @@ def pair(
     shared: bool = False,
     targets: int = 1,
     pairs: int = 1,
+    located: int = 0,
 ) -> Batch:
     """Source and target of each picture, drawn independently of each other.
 
@@ -180,6 +182,9 @@ def pair(
         times pairs below. Not for views of objects.
       targets: of each source, one after another: the batch has [b s s c] sources and
         [b*targets s s c] targets. Views of objects have options.targets instead.
+      located: the batch says where each of located x located squares of the target lies in its
+        source, as poses without cameras: their target_rays are `places_in`. 0: it doesn't. Not for
+        views of objects, and nothing but crop and mirror may move what is seen.
       shared: draw once: where both sides are augmented alike, source and target are one picture,
         or views of one object that all are changed alike.
       key: of this step; a picture's draws depend on it and on the place in the batch.
@@ -198,7 +203,17 @@ def pair(
         target_keys = rngs.per_example(rngs.stream(key, "target"), places)
     source = augmented(source_keys, images, source_view)
     target, label = labelled_views(target_keys, jnp.repeat(images, targets, 0), target_view)
-    return Batch(source, target, augmentation=label)
+    poses = None
+    if located:
+        sides = (jnp.repeat(source_keys, targets), source_view), (target_keys, target_view)
+        of_source, of_target = (_frames(keys, images.shape[1:3], view) for keys, view in sides)
+        poses = Poses(None, places_in(of_source, of_target, located), None)
+    return Batch(source, target, poses=poses, augmentation=label)
+
+
+def _frames(keys: Array, shape: tuple[int, int], view: View) -> Frames:
+    names = ("crop_scale", "crop_ratio", "crop_prob", "flip_prob")
+    return frames(keys, shape, **{name: getattr(view, name) for name in names})
 
 
 def _posed_pair(

@@ -24,6 +24,8 @@ from soda_jax.models.layers import (
     conv,
     downsample,
     from_patches,
+    own_places,
+    place_waves,
     residual_sum,
     to_patches,
     truncated_normal,
@@ -120,6 +122,9 @@ class Denoiser(nn.Module):
       rescale: residual sums over sqrt 2 [P]. Skips are concatenated: nothing is summed there [D].
       zero_init: the last convolution of each block, and of the net, starts at zero [D].
       whole_code: z has one section, which is that of every layer (DiffAE).
+      located: it is told where in the source each of its squares lies, as rays
+        [b h/patch w/patch 2] that run from -1 to 1 inside the source; where they are None, the
+        target lies as the source does [D].
       labels: values that say how the picture was augmented (EDM), given as augmentation [b labels];
         where it is None they are 0: as it is.
     """
@@ -140,6 +145,7 @@ class Denoiser(nn.Module):
     patch: int = 1
     whole_code: bool = False
     labels: int = 0
+    located: bool = False
     rgb_features: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
@@ -211,6 +217,9 @@ class Denoiser(nn.Module):
         if self.rgb_features:
             h = conv(self.rgb_features, 1, "rgb", self.dtype)(h)
             h = jnp.concatenate([h, rays.astype(self.dtype)], axis=-1)
+        if self.located:
+            places = own_places(h) if rays is None else rays
+            h = jnp.concatenate([h, place_waves(places).astype(self.dtype)], axis=-1)
         h = conv(self.width, 3, "stem", self.dtype)(h)
         skips = [h]
         for level, multiplier in enumerate(self.multipliers):

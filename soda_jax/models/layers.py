@@ -111,6 +111,19 @@ def attend(q: Array, k: Array, v: Array, kernel: str) -> Array:
     return jax.lax.platform_dependent(q, k, v, cuda=cudnn, default=attention)
 
 
+def own_places(h: Array) -> Array:
+    """[b h w 2]: where the squares of [b h w c] lie, down and right, in a picture from -1 to 1."""
+    down, right = ((2 * jnp.arange(n, dtype=jnp.float32) + 1) / n - 1 for n in h.shape[1:3])
+    places = jnp.stack(jnp.meshgrid(down, right, indexing="ij"), axis=-1)
+    return jnp.broadcast_to(places, (*h.shape[:3], 2))
+
+
+def place_waves(places: Array) -> Array:
+    """Places [b h w 2] -> [b h w 14]: both, and their sines and cosines of periods 4, 2 and 1."""
+    waves = jnp.concatenate([frequency * places for frequency in (1, 2, 4)], axis=-1) * jnp.pi / 2
+    return jnp.concatenate([places, jnp.sin(waves), jnp.cos(waves)], axis=-1)
+
+
 class Attention(nn.Module):
     """Self-attention among the pixels of [b h w c], added to its input; softmax in float32."""
 

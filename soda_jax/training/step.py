@@ -29,6 +29,7 @@ def make_train_step(
     shared: bool = False,
     targets: int = 1,
     pairs: int = 1,
+    located: int = 0,
     mixup: bool = False,
     seed: int,
     accumulate: int,
@@ -37,7 +38,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Array | Posed], tuple[TrainState, dict[str, Array]]]:
     """train_step(state, images uint8 [b h w c], or Posed) -> (state, metrics).
 
-    shared, targets, pairs, mixup: see `pair` and `training_loss`.
+    shared, targets, pairs, located, mixup: see `pair` and `training_loss`.
 
     Every draw is a function of (seed, state.step), so a resumed run repeats none and misses none.
     Where the loss or a gradient isn't finite, all but the step stays as it was, and the metric
@@ -48,7 +49,9 @@ def make_train_step(
 
     def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
         views_key = rngs.stream(key, "views")
-        batch = pair(views_key, images, source_view, target_view, cameras, shared, targets, pairs)
+        batch = pair(
+            views_key, images, source_view, target_view, cameras, shared, targets, pairs, located
+        )
         return jax.value_and_grad(
             lambda params: training_loss(model, process, params, batch_stats, batch, key, mixup),
             has_aux=True,

@@ -12,7 +12,7 @@ from soda_jax.models.denoiser import (
     num_sections,
     section_of_block,
 )
-from soda_jax.models.layers import from_patches, to_patches
+from soda_jax.models.layers import from_patches, own_places, to_patches
 
 TINY = dict(width=8, head_size=4, dropout=0.0, zero_init=False, mid_attention=False)
 
@@ -239,3 +239,14 @@ def test_the_fused_kernel_of_a_gpu_is_plain_attention_elsewhere():
     )
     assert np.abs(expected).max() > 0
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_located_denoiser_is_told_nothing_as_it_is_told_of_the_source_itself():
+    denoiser, variables, x_t, t, z = make(multipliers=(1, 2), num_blocks=1, located=True)
+    apply = jax.jit(lambda rays: denoiser.apply(variables, x_t, t, z, rays=rays))
+    places = own_places(x_t)
+    np.testing.assert_allclose(apply(places), apply(None), rtol=0, atol=1e-6)
+    # Elsewhere is another prediction, and which of both pictures is elsewhere matters to it alone.
+    moved = apply(places.at[1].add(0.5))
+    np.testing.assert_allclose(moved[0], apply(None)[0], rtol=0, atol=1e-6)
+    assert jnp.abs(moved[1] - apply(None)[1]).max() > 1e-3
