@@ -83,6 +83,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.encoder.norm = "batch"  # batch | group [D]
     # A last 1x1 convolution widens what is pooled to so many features; 0: none [D]
     config.model.encoder.features = 0
+    # last | stages: what is averaged over the picture: the last stage's channels, or each one's [D]
+    config.model.encoder.pooling = "last"
     config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
     # none | batch: each dimension of z has mean 0 and variance 1 over a batch, then what is learned
     config.model.encoder.code_norm = "none"  # [D]

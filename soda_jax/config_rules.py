@@ -226,8 +226,10 @@ def _timed(values: Values) -> Iterator[Broken]:
             yield Broken("sample.guidance_scale", allowed, "0.0")
     if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
-    if values["model.encoder.features"] and values["model.encoder.variant"] == "wide_resnet":
-        yield Broken("model.encoder.features", "0 for model.encoder.variant = 'wide_resnet'", "0")
+    for key, none in (("model.encoder.features", 0), ("model.encoder.pooling", "last")):
+        if values[key] != none and values["model.encoder.variant"] == "wide_resnet":
+            allowed = f"{none!r} for model.encoder.variant = 'wide_resnet'"
+            yield Broken(key, allowed, repr(none))
     normalised = values["model.encoder.code_norm"] != "none"
     if normalised and values["model.bottleneck.penalty"] != "none":
         allowed = "'none' for model.encoder.code_norm = 'batch', which fixes the size of z"
@@ -247,10 +249,11 @@ def pooled_size(values: Values) -> int:
     variant, multiplier = values["model.encoder.variant"], values["model.encoder.width_multiplier"]
     if variant == "wide_resnet":
         return round(128 * multiplier)
-    if values["model.encoder.features"]:
-        return values["model.encoder.features"]
     deep = 4 if variant in ("resnet50", "resnet101") else 1
-    return 8 * max(1, round(64 * multiplier)) * deep
+    stages = [2**stage * max(1, round(64 * multiplier)) * deep for stage in range(4)]
+    if values["model.encoder.features"]:
+        stages[3] = values["model.encoder.features"]
+    return sum(stages) if values["model.encoder.pooling"] == "stages" else stages[3]
 
 
 def _cameras(values: Values) -> Iterator[Broken]:

@@ -211,6 +211,11 @@ def test_rules_that_two_fields_break():
     assert line.startswith("model.bottleneck.penalty = 'l1': 'none' for model.encoder.code_norm")
     (line,) = problems_of("model.encoder.features=300", "model.encoder.linear=False")
     assert "300, as many as there are pooled features" in line
+    stages = "model.encoder.pooling=stages"
+    (line,) = problems_of(stages, "model.encoder.features=300", "model.encoder.linear=False")
+    assert f"{64 + 128 + 256 + 300}, as many as there are pooled features" in line
+    (line,) = problems_of(stages, "model.encoder.variant=wide_resnet", "sample.guidance_scale=0.")
+    assert line.startswith("model.encoder.pooling = 'stages': 'last' for model.encoder.variant")
     one = "views.source.mean=(.5,)"
     (line,) = problems_of("data.channels=1", one)
     assert line.startswith("views.source.mean = (0.5,): as many parts as views.source.std")

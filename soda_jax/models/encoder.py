@@ -79,8 +79,10 @@ class ResNet(nn.Module):
     """The trunk: [b h w c] -> pooled features [b d] in float32.
 
     Attributes:
-      features: a last 1x1 convolution to so many channels, normalised, before the pooling; 0: none,
-        and d is the last stage's width.
+      features: a last 1x1 convolution to so many channels, normalised, before the pooling; 0: none.
+      pooling: "last", the channels that come out at the end are averaged over the picture;
+        "stages", so are those of each stage before it, normalised, and all stand one after another,
+        the finest first [D].
     """
 
     variant: str = "resnet18"
@@ -88,6 +90,7 @@ class ResNet(nn.Module):
     stem: str = "small"
     norm: str = "batch"
     features: int = 0
+    pooling: str = "last"
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -111,7 +114,11 @@ class ResNet(nn.Module):
         if self.stem == "standard":
             h = nn.max_pool(h, (3, 3), (2, 2), padding="SAME")
 
+        pooled = []
         for stage, num_blocks in enumerate(stage_sizes):
+            if stage and self.pooling == "stages":
+                level = Norm(self.norm, self.dtype, name=f"pooled_stage{stage - 1}")(h, train)
+                pooled.append(average(level))
             for index in range(num_blocks):
                 h = block_class(
                     features=width * 2**stage,
@@ -132,7 +139,12 @@ class ResNet(nn.Module):
                 name="features",
             )(h)
             h = Norm(self.norm, self.dtype, name="features_norm")(h, train)
-        return h.astype(jnp.float32).mean((1, 2))
+        return jnp.concatenate([*pooled, average(h)], axis=-1)
+
+
+def average(h: Array) -> Array:
+    """[b h w c] -> [b c], the mean over the picture, in float32."""
+    return h.astype(jnp.float32).mean((1, 2))
 
 
 class Encoder(nn.Module):

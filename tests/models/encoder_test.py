@@ -71,6 +71,31 @@ def test_the_last_convolution_gives_as_many_features_as_are_asked_for():
     assert count(wide) == count(plain) + 128 * 300 + 2 * 300
 
 
+def test_all_stages_are_pooled_before_the_last_or_the_last_alone():
+    """With the same weights the last part is what the last stage gives alone."""
+    source = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    stages, last = (
+        ResNet("resnet10", 0.125, norm="group", pooling=pooling) for pooling in ("stages", "last")
+    )
+    variables = jax.jit(partial(stages.init, train=False))(jax.random.key(1), source)
+    pooled, captured = jax.jit(
+        partial(stages.apply, train=False, capture_intermediates=True, mutable="intermediates")
+    )(variables, source)
+    assert pooled.shape == (2, 8 + 16 + 32 + 64)
+    shared = {k: v for k, v in variables["params"].items() if not k.startswith("pooled")}
+    assert len(shared) + 3 == len(variables["params"])
+    alone = jax.jit(partial(last.apply, train=False))({"params": shared}, source)
+    np.testing.assert_allclose(pooled[:, -64:], alone, rtol=0, atol=1e-6)
+    # Before it, from fine to coarse, the averages of what the stages' norms give.
+    begin = 0
+    for stage, width in enumerate((8, 16, 32)):
+        (level,) = captured["intermediates"][f"pooled_stage{stage}"]["__call__"]
+        assert level.shape == (2, 16 // 2**stage, 16 // 2**stage, width)
+        part = pooled[:, begin : begin + width]
+        np.testing.assert_allclose(part, level.mean((1, 2)), rtol=0, atol=1e-6)
+        begin += width
+
+
 def test_stems_reduce_the_resolution_by_one_and_by_four():
     source = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
 
