@@ -226,7 +226,8 @@ def _timed(values: Values) -> Iterator[Broken]:
             yield Broken("sample.guidance_scale", allowed, "0.0")
     if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
-    for key, none in (("model.encoder.features", 0), ("model.encoder.pooling", "last")):
+    of_resnets = {"features": 0, "pooling": "last", "moments": 1}
+    for key, none in ((f"model.encoder.{name}", none) for name, none in of_resnets.items()):
         if values[key] != none and values["model.encoder.variant"] == "wide_resnet":
             allowed = f"{none!r} for model.encoder.variant = 'wide_resnet'"
             yield Broken(key, allowed, repr(none))
@@ -253,7 +254,8 @@ def pooled_size(values: Values) -> int:
     stages = [2**stage * max(1, round(64 * multiplier)) * deep for stage in range(4)]
     if values["model.encoder.features"]:
         stages[3] = values["model.encoder.features"]
-    return sum(stages) if values["model.encoder.pooling"] == "stages" else stages[3]
+    width = sum(stages) if values["model.encoder.pooling"] == "stages" else stages[3]
+    return width * values["model.encoder.moments"]
 
 
 def _cameras(values: Values) -> Iterator[Broken]:

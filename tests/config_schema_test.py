@@ -214,6 +214,9 @@ def test_rules_that_two_fields_break():
     stages = "model.encoder.pooling=stages"
     (line,) = problems_of(stages, "model.encoder.features=300", "model.encoder.linear=False")
     assert f"{64 + 128 + 256 + 300}, as many as there are pooled features" in line
+    two = "model.encoder.moments=2"
+    (line,) = problems_of(stages, two, "model.encoder.features=300", "model.encoder.linear=False")
+    assert f"{2 * (64 + 128 + 256 + 300)}, as many as there are pooled features" in line
     (line,) = problems_of(stages, "model.encoder.variant=wide_resnet", "sample.guidance_scale=0.")
     assert line.startswith("model.encoder.pooling = 'stages': 'last' for model.encoder.variant")
     one = "views.source.mean=(.5,)"

@@ -14,6 +14,8 @@ from soda_jax.models.wide_resnet import WideResNet
 # Colours in [-1, 1] deviate by about half; beside rays, which deviate by 1, they would drown [D].
 unit_colours = nn.initializers.variance_scaling(4.0, "fan_in", "normal")
 
+SMALLEST_VARIANCE = 1e-3  # of a channel over a picture: the root's slope stays below 16 [D]
+
 # variant: (blocks of each stage, bottleneck blocks)
 RESNETS = {
     "resnet10": ((1, 1, 1, 1), False),
@@ -83,6 +85,8 @@ class ResNet(nn.Module):
       pooling: "last", the channels that come out at the end are averaged over the picture;
         "stages", so are those of each stage before it, normalised, and all stand one after another,
         the finest first [D].
+      moments: 1, the averages; 2, after each map's averages stand the standard deviations of its
+        channels over the picture [D].
     """
 
     variant: str = "resnet18"
@@ -91,6 +95,7 @@ class ResNet(nn.Module):
     norm: str = "batch"
     features: int = 0
     pooling: str = "last"
+    moments: int = 1
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -118,7 +123,7 @@ class ResNet(nn.Module):
         for stage, num_blocks in enumerate(stage_sizes):
             if stage and self.pooling == "stages":
                 level = Norm(self.norm, self.dtype, name=f"pooled_stage{stage - 1}")(h, train)
-                pooled.append(average(level))
+                pooled += moments(level, self.moments)
             for index in range(num_blocks):
                 h = block_class(
                     features=width * 2**stage,
@@ -139,12 +144,18 @@ class ResNet(nn.Module):
                 name="features",
             )(h)
             h = Norm(self.norm, self.dtype, name="features_norm")(h, train)
-        return jnp.concatenate([*pooled, average(h)], axis=-1)
+        return jnp.concatenate([*pooled, *moments(h, self.moments)], axis=-1)
 
 
-def average(h: Array) -> Array:
-    """[b h w c] -> [b c], the mean over the picture, in float32."""
-    return h.astype(jnp.float32).mean((1, 2))
+def moments(h: Array, number: int) -> list[Array]:
+    """[b h w c] -> the means [b c] over the picture, and if `number` is 2 the standard deviations;
+    in float32."""
+    h = h.astype(jnp.float32)
+    means = h.mean((1, 2))
+    if number == 1:
+        return [means]
+    variances = jnp.square(h - means[:, None, None]).mean((1, 2))
+    return [means, jnp.sqrt(variances + SMALLEST_VARIANCE)]
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.models.encoder import Encoder, ResNet
+from soda_jax.models.encoder import Encoder, ResNet, moments
 
 
 def count(trunk, size=32):
@@ -94,6 +94,24 @@ def test_all_stages_are_pooled_before_the_last_or_the_last_alone():
         part = pooled[:, begin : begin + width]
         np.testing.assert_allclose(part, level.mean((1, 2)), rtol=0, atol=1e-6)
         begin += width
+
+
+def test_deviations_over_the_picture_stand_after_the_means():
+    source = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    one, two = (ResNet("resnet10", 0.125, norm="group", moments=number) for number in (1, 2))
+    variables = jax.jit(partial(one.init, train=False))(jax.random.key(1), source)
+    means = jax.jit(partial(one.apply, train=False))(variables, source)
+    pooled, captured = jax.jit(
+        partial(two.apply, train=False, capture_intermediates=True, mutable="intermediates")
+    )(variables, source)
+    assert pooled.shape == (2, 128)
+    np.testing.assert_allclose(pooled[:, :64], means, rtol=0, atol=1e-6)
+    (h,) = captured["intermediates"]["norm"]["__call__"]
+    expected = np.sqrt(np.asarray(h, np.float64).var((1, 2)) + 1e-3)
+    np.testing.assert_allclose(pooled[:, 64:], expected, rtol=1e-5)
+    # A channel that is one number over the picture has a deviation whose gradient is finite.
+    flat = jax.grad(lambda h: sum(part.sum() for part in moments(h, 2)))(jnp.ones((1, 4, 4, 2)))
+    assert jnp.isfinite(flat).all()
 
 
 def test_stems_reduce_the_resolution_by_one_and_by_four():
