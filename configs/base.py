@@ -241,7 +241,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.lpips_heads_path = ""  # alex.pth or vgg.pth, the linear heads of LPIPS v0.1
 
     config.apply = ml_collections.ConfigDict()  # the sampler is config.sample's, but for its steps
-    # reconstruct | interpolate | mix | directions | partial | plane | prior; () for all of them
+    # reconstruct | interpolate | mix | directions | partial | plane | prior | zoom (needs
+    # views.located); () for all that there can be
     config.apply.uses = ()
     config.apply.num_images = 8  # test pictures that are shown
     config.apply.num_steps = 25  # of the sampler: enough to see what changes [D]

@@ -6,7 +6,7 @@ import ml_collections
 
 from soda_jax import experiment, pretrained
 from soda_jax.chapters import ChaptersFailed, folder_of, run_chapters, write_page
-from soda_jax.uses import directions, interpolate, mix, partial, plane, prior, reconstruct
+from soda_jax.uses import directions, interpolate, mix, partial, plane, prior, reconstruct, zoom
 from soda_jax.uses.common import Studio
 
 USES = {
@@ -17,6 +17,7 @@ USES = {
     "partial": partial,
     "plane": plane,
     "prior": prior,
+    "zoom": zoom,
 }
 
 
@@ -27,7 +28,8 @@ def apply(config: ml_collections.ConfigDict, workdir: str, names: Sequence[str] 
     page.html, which also shows what earlier calls left there.
 
     Args:
-      names: of USES; config.apply.uses where there are none, and all where that is empty too.
+      names: of USES; config.apply.uses where there are none, and where that is empty too all, but
+        "zoom" where the denoiser isn't told of places.
 
     Raises:
       ConfigError: the model has no z.
@@ -39,8 +41,9 @@ def apply(config: ml_collections.ConfigDict, workdir: str, names: Sequence[str] 
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     folder = folder_of(workdir, "applications", model.step, config.sample.weights)
     studio = Studio(model, train, test, folder)
+    able = [name for name in USES if name != "zoom" or model.parts.located]
     problems = run_chapters(
-        {name: USES[name] for name in names or config.apply.uses or USES},
+        {name: USES[name] for name in names or config.apply.uses or able},
         lambda use: use.run(studio),
         folder,
     )

@@ -167,7 +167,7 @@ SUITES = (
     "trajectory", "noisy", "streamed", "fine_tune",
 )  # fmt: skip
 STREAMED = ("soda", "mae", "ddae")
-USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "prior")
+USES = ("reconstruct", "interpolate", "mix", "directions", "partial", "plane", "prior", "zoom")
 
 VIEW_FIELDS = {
     "size": PIXELS,

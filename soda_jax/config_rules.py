@@ -188,6 +188,10 @@ def _several(values: Values) -> Iterator[Broken]:
 def _located(values: Values) -> Iterator[Broken]:
     """What would move a picture where the denoiser is told of crops and mirrors, or can't be."""
     if not values["views.located"]:
+        if "zoom" in values["apply.uses"]:
+            others = tuple(use for use in values["apply.uses"] if use != "zoom")
+            allowed = "without 'zoom' where views.located = False: the denoiser knows of no places"
+            yield Broken("apply.uses", allowed, str(others))
         return
     for holds, where in (
         (values["cameras.encoding"] != "none", "there are cameras, which say where views lie"),

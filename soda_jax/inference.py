@@ -18,6 +18,7 @@ from soda_jax.config_fields import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras
+from soda_jax.data.places import Frames, places_in
 from soda_jax.data.records import Source
 from soda_jax.data.views import Posed, in_frame, pair, plain, ray_channels
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
@@ -191,12 +192,12 @@ def code_step(experiment: Experiment) -> Callable[[PyTree, Array], tuple[dict, A
 def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array]:
     """(variables, z, seed [], indices [b], section_mask, x_T, seen, images, shares) -> [b h w c].
 
-    section_mask [b l], x_T [b h w c], the cameras seen [b] and the pictures [b h w c], whose z(t)
-    is taken in place of z if the encoder is told the time, may be None. Pictures are uint8. z is
-    [b z]; or [b k z], with cameras [b k] and shares [b k], whose predictions are averaged.
-    Number i starts from the noise that (seed, indices[i]) gives, whatever batch it is in, or from
-    its x_T (see `invert_step`). The sampler is the config's (config.sample); overrides change
-    single fields, such as num_steps.
+    section_mask [b l], x_T [b h w c], the cameras or frames seen [b] and the pictures [b h w c],
+    whose z(t) is taken in place of z if the encoder is told the time, may be None. Pictures are
+    uint8. z is [b z]; or [b k z], with cameras [b k] and shares [b k], whose predictions are
+    averaged. Number i starts from the noise that (seed, indices[i]) gives, whatever batch it is in,
+    or from its x_T (see `invert_step`). The sampler is the config's (config.sample); overrides
+    change single fields, such as num_steps.
     """
     for name in overrides:
         if name not in SAMPLER_OPTIONS:
@@ -291,8 +292,14 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
     return jax.jit(steps)
 
 
-def target_rays(experiment: Experiment, b: int, seen: Cameras | None = None) -> Array | None:
-    """[b h w r], what the denoiser is told of cameras seen [b]; None where it knows of none."""
+def target_rays(
+    experiment: Experiment, b: int, seen: Cameras | Frames | None = None
+) -> Array | None:
+    """[b h w r], what the denoiser is told of cameras seen [b], or of frames in the source; None
+    where it knows of none, or needn't be told."""
+    if experiment.located and seen is not None:
+        whole = Frames(jnp.zeros((b, 2)), jnp.ones((b, 2)))
+        return places_in(whole, seen, experiment.located)
     if experiment.cameras is None:
         return None
     seen = own_camera(experiment, (b,)) if seen is None else seen

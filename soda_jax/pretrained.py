@@ -12,6 +12,7 @@ from soda_jax.array_types import PyTree
 from soda_jax.config_schema import ConfigError
 from soda_jax.data.cameras import Cameras, check_poses
 from soda_jax.data.images import to_uint8
+from soda_jax.data.places import Frames, frames_of
 from soda_jax.data.records import Source
 from soda_jax.data.views import in_frame
 from soda_jax.evaluation.features import extract
@@ -92,6 +93,7 @@ class Pretrained:
         seen: Cameras | None = None,
         images: np.ndarray | None = None,
         shares: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Pictures uint8 [n h w c], sampled under the codes z [n z].
@@ -109,12 +111,15 @@ class Pretrained:
             followed, but from an x_T, whose `invert` holds z, too. Else they aren't looked at.
           shares: [n k], where there are k codes of each picture, z [n k z], with cameras [n k]: the
             predictions under them are averaged by these shares.
+          boxes: [n 4], what of each source is drawn, if the model was told of places
+            (config.views.located): top, left, bottom and right, where 0 and 1 are the source's
+            sides; mirrored where right is less than left. All of it where None.
           options: fields of config.sample in place of the config's own: num_steps, sampler,
             spacing, eta, guidance_scale, guidance_interval.
 
         Raises:
           ValueError: codes of another size, a section that isn't there, an unknown option, an x_T
-            of another shape.
+            of another shape; boxes without height or width, or for a model that knows no places.
         """
         z = np.asarray(z, np.float32)
         z_size = self.parts.z_size
@@ -135,6 +140,8 @@ class Pretrained:
                 raise ValueError(
                     f"x_T must be {[len(z), *self.parts.target_shape]}, not {list(x_T.shape)}"
                 )
+        if boxes is not None:
+            seen = self._frames(boxes, len(z))
         decode = self.parts.step(inference.decode_step, **options)
         images = images if self.parts.timed else None
 
@@ -145,6 +152,17 @@ class Pretrained:
             return decode(self.variables, codes, seed, numbers[rows], mask[rows], *rest)
 
         return self._in_batches(decode_rows, len(z))
+
+    def _frames(self, boxes: np.ndarray, n: int) -> Frames:
+        if not self.parts.located:
+            raise ValueError("boxes: this model was not told of places (config.views.located)")
+        boxes = np.asarray(boxes, np.float32)
+        if boxes.shape != (n, 4) or not (boxes[:, 2:] != boxes[:, :2]).all():
+            raise ValueError(
+                f"boxes must be [{n} 4], each with a height and a width, not {list(boxes.shape)}: "
+                "top, left, bottom, right, from 0 to 1"
+            )
+        return frames_of(boxes)
 
     def encode_views(
         self, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None = None

@@ -227,6 +227,9 @@ def test_rules_that_two_fields_break():
 
 def test_a_located_target_is_moved_by_crops_and_mirrors_alone():
     assert load("views.located=True").views.located
+    (line,) = problems_of("apply.uses=('zoom', 'mix')")
+    assert line.startswith("apply.uses = ('zoom', 'mix'): without 'zoom' where views.located")
+    assert line.endswith("(nearest: ('mix',))")
     (line,) = problems_of("views.located=True", "views.target.randaugment_prob=.5")
     assert line.startswith("views.target.randaugment_prob = 0.5: 0.0 for views.located, which")
     (line,) = problems_of("views.located=True", "views.source.shift=2")

@@ -359,7 +359,8 @@ def test_z_is_put_to_its_uses(whole):
     from soda_jax.page import embed
 
     path = pathlib.Path(apply.apply(smoke(), str(whole)))
-    found = {name: json.loads((path.parent / f"{name}.json").read_text()) for name in apply.USES}
+    uses = [name for name in apply.USES if name != "zoom"]  # its denoiser isn't told of places
+    found = {name: json.loads((path.parent / f"{name}.json").read_text()) for name in uses}
     scores = found["reconstruct"]
     assert scores["from the inverted x_T"]["PSNR"] > scores["from noise"]["PSNR"] + 3
     assert np.shape(list(found["mix"]["roles"].values())) == (5, len(found["mix"]["attributes"]))

@@ -63,15 +63,20 @@ def random_resized_crop(
     little beyond its edge.
     """
     shape = images.shape[1:3]
+    corners, boxes = jax.vmap(lambda key: random_box(key, shape, scale, ratio, prob))(keys)
+    return cut(images, corners, boxes, size)
 
-    def crop(key: Array, image: Array) -> Array:
-        corner, box = random_box(key, shape, scale, ratio, prob)
+
+def cut(images: Array, corners: Array, boxes: Array, size: int) -> Array:
+    """The box of each picture, resized to [size, size]: corners and boxes are [b 2], in pixels."""
+
+    def crop(image: Array, corner: Array, box: Array) -> Array:
         zoom = size / box
         return jax.image.scale_and_translate(
             image, (size, size, image.shape[-1]), (0, 1), zoom, -corner * zoom, "linear"
         )
 
-    return jnp.clip(jax.vmap(crop)(keys, images), 0, 1)
+    return jnp.clip(jax.vmap(crop)(images, corners, boxes), 0, 1)
 
 
 def random_shift(keys: Array, images: Array, pixels: int) -> Array:

@@ -49,6 +49,12 @@ def frames(
     )
 
 
+def frames_of(boxes: Array) -> Frames:
+    """Frames of boxes [b 4]: top, left, bottom and right, of a picture whose sides run from 0 to 1.
+    Mirrored where right is less than left."""
+    return Frames(boxes[:, :2] + boxes[:, 2:] - 1, boxes[:, 2:] - boxes[:, :2])
+
+
 def places_in(source: Frames, target: Frames, size: int) -> Array:
     """Where the centres of a target's size x size squares lie in its source: [b size size 2], down
     and right, from -1 to 1 inside the source and beyond that outside of it."""
