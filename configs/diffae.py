@@ -18,7 +18,7 @@ from configs import cifar10
 
 
 def get_config(preset: str = "full") -> ml_collections.ConfigDict:
-    config = cifar10.get_config(preset)
+    config = cifar10.get_config("cpu_plain" if preset == "cpu" else preset)
     config.name = f"diffae_{preset}"
     config.views.shared = True
     config.views.source.noise = 0.0

@@ -76,6 +76,8 @@ PRESETS = [
     "drl.py:cpu_vdrl",
     "drl.py:digits",
     "cifar10.py:full",
+    "cifar10.py:full_recipe",
+    "cifar10.py:cpu_plain",
     "cifar100.py:cpu",
     "cifar100.py:full",
 ]
