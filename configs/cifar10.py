@@ -14,8 +14,8 @@ Hardware:  one CPU core or two
 Time:      67 minutes on one core, at 68 to 73 pictures a second (results/cifar10.md)
 Reaches:   linear 62.5 (z), 63.2 (pooled); seed 0
 
-Presets besides: cpu_plain, the CPU's before the trials, beside which the other methods stand (linear
-58.4 and 58.7); full_recipe, the trials' findings at full size, not yet run.
+Presets besides: cpu_plain, the CPU's before the trials, beside which the other methods stand
+(linear 58.4 and 58.7); full_recipe, the trials' findings at full size, not yet run.
 """
 
 import ml_collections
