@@ -10,7 +10,7 @@ Reaches:   not yet measured; FutureXiang/soda, which this follows [R]: linear 80
 
 Command:   XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
-Hardware:  one CPU core or two
+Hardware:  one CPU core; two haven't been timed with these fields
 Time:      69 minutes on one core, at 66 to 72 pictures a second (results/cifar10.md)
 Reaches:   linear 63.9 (z), 63.8 (pooled); seed 0
 
@@ -72,8 +72,8 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     """What the trials of results/cifar10.md chose. All of it is ours [D]; the points are those of a
     linear probe of z after 32,000 pictures, in the small networks, one seed."""
     # A linear probe reads more from all stages than from the last (5 points), and from deviations
-    # beside means (1.7; 1.4 after an hour), for nothing; an untrained encoder gains as much, and
-    # kNN and few labels lose a point or two by the deviations.
+    # beside means (1.7; 1.4 after an hour), for nothing; an untrained encoder gains more (9 and
+    # 4), and kNN and few labels lose a point or two by the deviations.
     config.model.encoder.pooling = "stages"
     config.model.encoder.moments = 2
     # At the denoiser's rate z, a wider map's now, has a rank of 38; at half of it 110.
