@@ -338,7 +338,7 @@ def test_a_broken_file_says_where(tmp_path, text, expected):
 def test_an_argument_that_a_config_does_not_take():
     with pytest.raises(ConfigError, match="base.py:big: too many positional arguments; .* nothing"):
         config_schema.load(f"{BASE}:big")
-    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, cpu"):
+    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, full_recipe, cpu"):
         config_schema.load(BASE.replace("base.py", "cifar10.py:gpu"))
 
 
