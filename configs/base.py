@@ -86,6 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
     # last | stages: what is averaged over the picture: the last stage's channels, or each one's [D]
     config.model.encoder.pooling = "last"
     config.model.encoder.moments = 1  # 2: each channel's standard deviation beside its mean [D]
+    config.model.encoder.places = False  # it is told where in its picture each pixel lies [D]
     config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
     # none | batch: each dimension of z has mean 0 and variance 1 over a batch, then what is learned
     config.model.encoder.code_norm = "none"  # [D]

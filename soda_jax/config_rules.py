@@ -230,7 +230,7 @@ def _timed(values: Values) -> Iterator[Broken]:
             yield Broken("sample.guidance_scale", allowed, "0.0")
     if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
-    of_resnets = {"features": 0, "pooling": "last", "moments": 1}
+    of_resnets = {"features": 0, "pooling": "last", "moments": 1, "places": False}
     for key, none in ((f"model.encoder.{name}", none) for name, none in of_resnets.items()):
         if values[key] != none and values["model.encoder.variant"] == "wide_resnet":
             allowed = f"{none!r} for model.encoder.variant = 'wide_resnet'"

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import glorot
+from soda_jax.models.layers import glorot, own_places
 from soda_jax.models.norms import BatchNorm, GroupNorm
 from soda_jax.models.wide_resnet import WideResNet
 
@@ -87,6 +87,8 @@ class ResNet(nn.Module):
         the finest first [D].
       moments: 1, the averages; 2, after each map's averages stand the standard deviations of its
         channels over the picture [D].
+      places: two more channels say where in the picture each pixel lies (CoordConv, Liu et al.
+        2018) [D]: averaged over the picture, features hardly tell left from right without them.
     """
 
     variant: str = "resnet18"
@@ -96,6 +98,7 @@ class ResNet(nn.Module):
     features: int = 0
     pooling: str = "last"
     moments: int = 1
+    places: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -105,6 +108,8 @@ class ResNet(nn.Module):
         width = max(1, round(64 * self.width_multiplier))
         block_class = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
 
+        if self.places:
+            x = jnp.concatenate([x, own_places(x)], axis=-1)
         x = x.astype(self.dtype)
         size, stride = STEMS[self.stem]
         h = nn.Conv(

@@ -114,6 +114,19 @@ def test_deviations_over_the_picture_stand_after_the_means():
     assert jnp.isfinite(flat).all()
 
 
+def test_an_encoder_is_told_where_its_pixels_lie():
+    """As one that sees two channels more: down and right, from -1 to 1."""
+    source = jax.random.normal(jax.random.key(0), (2, 4, 8, 3))
+    told, plain = (ResNet("resnet10", 0.125, norm="group", places=told) for told in (True, False))
+    down = np.broadcast_to(np.array([-0.75, -0.25, 0.25, 0.75])[:, None], (2, 4, 8))
+    right = np.broadcast_to((2 * np.arange(8) - 7) / 8, (2, 4, 8))
+    beside = jnp.concatenate([source, np.stack([down, right], axis=-1)], axis=-1)
+    variables = jax.jit(partial(told.init, train=False))(jax.random.key(1), source)
+    pooled = jax.jit(partial(told.apply, train=False))(variables, source)
+    expected = jax.jit(partial(plain.apply, train=False))(variables, beside)
+    np.testing.assert_allclose(pooled, expected, rtol=0, atol=1e-6)
+
+
 def test_stems_reduce_the_resolution_by_one_and_by_four():
     source = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
 
