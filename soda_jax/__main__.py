@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from soda_jax import preemption
-from soda_jax.config_fields import SUITES, USES, resembling
+from soda_jax.config_fields import SUITES, USES
+from soda_jax.config_kinds import resembling
 from soda_jax.config_schema import PREFIX, load, recall
 from soda_jax.exit_codes import UsageError, tell
 from soda_jax.workdir import existing_workdir

@@ -13,7 +13,7 @@ from typing import Any
 
 import ml_collections
 
-from soda_jax.config_fields import resembling
+from soda_jax.config_kinds import resembling
 
 
 class ConfigError(ValueError):

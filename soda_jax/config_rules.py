@@ -3,21 +3,17 @@
 They read a flat dict, {"train.batch_size": 256, ...}, whose values config_fields has accepted.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 from soda_jax.config_fields import POSED_SOURCES
-
-Values = Mapping[str, Any]
-
-
-class Broken(NamedTuple):
-    """A broken rule: the key to change, what is allowed for it, and what comes nearest."""
-
-    key: str
-    allowed: str
-    nearest: str = ""
-
+from soda_jax.config_model_rules import (
+    NETWORK_RULES,
+    Broken,
+    Values,
+    divisors_near,
+    is_ncsnpp,
+    multiples_near,
+)
 
 # Where posed sets are to be had, and how DIR, config.data.path, must hold them.
 WHERE = {
@@ -38,8 +34,8 @@ WHERE = {
 def broken_rules(values: Values) -> list[str]:
     """One line for each broken rule: `key = value: what is allowed (nearest: ...)`."""
     rules = (
-        _data, _colours, _crops, _ascending, _shared, _several, _located, _cameras, _timed, _law,
-        _accumulate, _target_size, _attention, _sections, _mesh, _eta,
+        _data, _colours, _crops, _ascending, _shared, _several, _located, _cameras,
+        *NETWORK_RULES, _law, _accumulate, _mesh, _eta,
     )  # fmt: skip
     return [
         f"{broken.key} = {values[broken.key]!r}: {broken.allowed}"
@@ -47,29 +43,6 @@ def broken_rules(values: Values) -> list[str]:
         for rule in rules
         for broken in rule(values)
     ]
-
-
-def num_sections(values: Values) -> int:
-    """m + 1: a section of z for each skip of the denoiser, and one for its middle; or one."""
-    if values["model.bottleneck.sections"] == "one" or _is_ncsnpp(values):
-        return 1
-    num_levels = len(values["model.denoiser.multipliers"])
-    return num_levels * (values["model.denoiser.num_blocks"] + 1) + 1
-
-
-def _is_ncsnpp(values: Values) -> bool:
-    return values["model.denoiser.variant"] == "ncsnpp"
-
-
-def _divisors_near(number: int, near: int) -> str:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    below, above = [d for d in divisors if d < near], [d for d in divisors if d > near]
-    return " or ".join(str(d) for d in below[-1:] + above[:1])
-
-
-def _multiples_near(factor: int, near: int) -> str:
-    below = near // factor * factor
-    return " or ".join(str(multiple) for multiple in (below, below + factor) if multiple > 0)
 
 
 def _data(values: Values) -> Iterator[Broken]:
@@ -81,18 +54,6 @@ def _data(values: Values) -> Iterator[Broken]:
         yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures{where}")
     if source == "scenes" and values["data.channels"] != 3:
         yield Broken("data.channels", "3 for data.source = 'scenes', which are in colour", "3")
-
-
-def _law(values: Values) -> Iterator[Broken]:
-    law, schedule = values["diffusion.law"], values["diffusion.schedule"]
-    if law == "uniform_sigma" and schedule != "variance_exploding":
-        allowed = f"'uniform' or 'single' for diffusion.schedule = {schedule!r}"
-        yield Broken("diffusion.law", allowed, "'uniform'")
-    if law != "uniform" and values["diffusion.shift"] != 1:
-        yield Broken("diffusion.shift", f"1.0 for diffusion.law = {law!r}", "1.0")
-    t_min = values["diffusion.t_min"]
-    if law == "single" and values["diffusion.single_t"] < t_min:
-        yield Broken("diffusion.single_t", f"at least diffusion.t_min = {t_min}", str(t_min))
 
 
 def _colours(values: Values) -> Iterator[Broken]:
@@ -122,9 +83,15 @@ def _colours(values: Values) -> Iterator[Broken]:
 
 
 def _crops(values: Values) -> Iterator[Broken]:
+    if values["views.target.whole_size"]:
+        allowed = "0: the denoiser knows views.target.size alone"
+        yield Broken("views.target.whole_size", allowed, "0")
+    if values["cameras.encoding"] != "none" and values["views.source.whole_size"]:
+        allowed = "0 where there are cameras: rays are drawn for views.source.size"
+        yield Broken("views.source.whole_size", allowed, "0")
     if values["views.source.edm_prob"]:
         yield Broken("views.source.edm_prob", "0.0: it is for what is denoised", "0.0")
-    if values["views.target.edm_prob"] and _is_ncsnpp(values):
+    if values["views.target.edm_prob"] and is_ncsnpp(values):
         allowed = "0.0 for model.denoiser.variant = 'ncsnpp', which can't be told of it"
         yield Broken("views.target.edm_prob", allowed, "0.0")
 
@@ -176,7 +143,9 @@ def _several(values: Values) -> Iterator[Broken]:
     for key in ("views.targets", "views.pairs"):
         if values[key] != 1:
             yield from (Broken(key, f"1 where {where}", "1") for where in hindrances)
-    if values["model.bottleneck.penalty"] != "barlow" or encoder == "none":  # see _sections
+    if (
+        values["model.bottleneck.penalty"] != "barlow" or encoder == "none"
+    ):  # see of_networks.sections
         return
     for where in hindrances:
         yield Broken("model.bottleneck.penalty", f"another where {where}", "'none'")
@@ -196,7 +165,7 @@ def _located(values: Values) -> Iterator[Broken]:
     for holds, where in (
         (values["cameras.encoding"] != "none", "there are cameras, which say where views lie"),
         (values["model.encoder.variant"] == "none", "there is no source"),
-        (_is_ncsnpp(values), "model.denoiser.variant = 'ncsnpp', which can't be told of it"),
+        (is_ncsnpp(values), "model.denoiser.variant = 'ncsnpp', which can't be told of it"),
     ):
         if holds:
             yield Broken("views.located", f"False where {where}", "False")
@@ -206,60 +175,6 @@ def _located(values: Values) -> Iterator[Broken]:
             if values[f"{view}.{key}"]:
                 allowed = f"{none} for views.located, which knows of crops and mirrors alone"
                 yield Broken(f"{view}.{key}", allowed, str(none))
-
-
-def _timed(values: Values) -> Iterator[Broken]:
-    """What DRL's networks lack."""
-    posed = values["cameras.encoding"] != "none"
-    if values["views.target.whole_size"]:
-        allowed = "0: the denoiser knows views.target.size alone"
-        yield Broken("views.target.whole_size", allowed, "0")
-    if posed and values["views.source.whole_size"]:
-        allowed = "0 where there are cameras: rays are drawn for views.source.size"
-        yield Broken("views.source.whole_size", allowed, "0")
-    if posed and _is_ncsnpp(values):
-        yield Broken("model.denoiser.variant", "'unet' where there are cameras", "'unet'")
-    if posed and values["train.mixup"]:
-        yield Broken("train.mixup", "False where there are cameras", "False")
-    if values["model.encoder.variant"] == "wide_resnet":
-        if posed:
-            allowed = "another one where there are cameras"
-            yield Broken("model.encoder.variant", allowed, "'resnet18'")
-        if values["sample.guidance_scale"]:
-            allowed = "0.0 for model.encoder.variant = 'wide_resnet', whose code follows t"
-            yield Broken("sample.guidance_scale", allowed, "0.0")
-    if _is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
-        yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
-    of_resnets = {"features": 0, "pooling": "last", "moments": 1, "places": False}
-    for key, none in ((f"model.encoder.{name}", none) for name, none in of_resnets.items()):
-        if values[key] != none and values["model.encoder.variant"] == "wide_resnet":
-            allowed = f"{none!r} for model.encoder.variant = 'wide_resnet'"
-            yield Broken(key, allowed, repr(none))
-    normalised = values["model.encoder.code_norm"] != "none"
-    if normalised and values["model.bottleneck.penalty"] != "none":
-        allowed = "'none' for model.encoder.code_norm = 'batch', which fixes the size of z"
-        yield Broken("model.bottleneck.penalty", allowed, "'none'")
-    if not values["model.encoder.linear"]:
-        if values["model.bottleneck.penalty"] == "kl":
-            allowed = "True for model.bottleneck.penalty = 'kl': it gives mean and variance"
-            yield Broken("model.encoder.linear", allowed, "True")
-        width = pooled_size(values)
-        if values["model.z_size"] != width:
-            allowed = f"{width}, as many as there are pooled features, for model.encoder.linear"
-            yield Broken("model.z_size", f"{allowed} = False", str(width))
-
-
-def pooled_size(values: Values) -> int:
-    """Pooled features of the encoder."""
-    variant, multiplier = values["model.encoder.variant"], values["model.encoder.width_multiplier"]
-    if variant == "wide_resnet":
-        return round(128 * multiplier)
-    deep = 4 if variant in ("resnet50", "resnet101") else 1
-    stages = [2**stage * max(1, round(64 * multiplier)) * deep for stage in range(4)]
-    if values["model.encoder.features"]:
-        stages[3] = values["model.encoder.features"]
-    width = sum(stages) if values["model.encoder.pooling"] == "stages" else stages[3]
-    return width * values["model.encoder.moments"]
 
 
 def _cameras(values: Values) -> Iterator[Broken]:
@@ -294,83 +209,23 @@ def _cameras(values: Values) -> Iterator[Broken]:
                 yield Broken(key, allowed, "0")
 
 
+def _law(values: Values) -> Iterator[Broken]:
+    law, schedule = values["diffusion.law"], values["diffusion.schedule"]
+    if law == "uniform_sigma" and schedule != "variance_exploding":
+        allowed = f"'uniform' or 'single' for diffusion.schedule = {schedule!r}"
+        yield Broken("diffusion.law", allowed, "'uniform'")
+    if law != "uniform" and values["diffusion.shift"] != 1:
+        yield Broken("diffusion.shift", f"1.0 for diffusion.law = {law!r}", "1.0")
+    t_min = values["diffusion.t_min"]
+    if law == "single" and values["diffusion.single_t"] < t_min:
+        yield Broken("diffusion.single_t", f"at least diffusion.t_min = {t_min}", str(t_min))
+
+
 def _accumulate(values: Values) -> Iterator[Broken]:
     batch_size, accumulate = values["train.batch_size"], values["optimizer.accumulate"]
     if batch_size % accumulate:
-        nearest = _divisors_near(batch_size, accumulate)
+        nearest = divisors_near(batch_size, accumulate)
         yield Broken("optimizer.accumulate", f"divides train.batch_size = {batch_size}", nearest)
-
-
-def _target_size(values: Values) -> Iterator[Broken]:
-    multipliers, size = values["model.denoiser.multipliers"], values["views.target.size"]
-    patch = values["model.denoiser.patch"]
-    factor = patch * 2 ** (len(multipliers) - 1)
-    if size % factor:
-        patches = f" and patch = {patch}" if patch > 1 else ""
-        allowed = f"a multiple of {factor}, for model.denoiser.multipliers = {multipliers}{patches}"
-        yield Broken("views.target.size", allowed, _multiples_near(factor, size))
-
-
-def _attention(values: Values) -> Iterator[Broken]:
-    if values["model.denoiser.attention_kernel"] == "cudnn":
-        yield from _cudnn(values)
-    if _is_ncsnpp(values):
-        return
-    multipliers = values["model.denoiser.multipliers"]
-    last, attending = len(multipliers) - 1, []
-    for key in ("model.denoiser.attention_levels", "model.denoiser.cross_attention_levels"):
-        levels = values[key]
-        inside = tuple(level for level in levels if level <= last)
-        if inside != levels:
-            allowed = f"levels from 0 to {last}, for model.denoiser.multipliers = {multipliers}"
-            yield Broken(key, allowed, str(inside or (last,)))
-        attending += [(f"level {level}", multipliers[level]) for level in inside]
-    if values["model.denoiser.mid_attention"]:
-        attending.append(("the middle (model.denoiser.mid_attention)", multipliers[-1]))
-    head_size = values["model.denoiser.head_size"]
-    for place, multiplier in attending:
-        channels = values["model.denoiser.width"] * multiplier
-        if channels % head_size:
-            allowed = f"divides the {channels} channels of {place}"
-            nearest = _divisors_near(channels, head_size)
-            yield Broken("model.denoiser.head_size", allowed, nearest)
-            return
-
-
-def _cudnn(values: Values) -> Iterator[Broken]:
-    kernel, head_size = "model.denoiser.attention_kernel", values["model.denoiser.head_size"]
-    if _is_ncsnpp(values):
-        yield Broken(kernel, "'xla' for model.denoiser.variant = 'ncsnpp'", "'xla'")
-    elif values["model.dtype"] != "bfloat16":
-        yield Broken(kernel, f"'xla' for model.dtype = {values['model.dtype']!r}", "'xla'")
-    elif head_size % 8 or head_size > 128:
-        allowed = (
-            f"'xla' for model.denoiser.head_size = {head_size}: cuDNN has multiples of 8 to 128"
-        )
-        yield Broken(kernel, allowed, "'xla'")
-
-
-def _sections(values: Values) -> Iterator[Broken]:
-    if values["model.encoder.variant"] == "none":
-        if values["probe.features"] != ("block",):
-            allowed = "('block',) where there is no encoder"
-            yield Broken("probe.features", allowed, "('block',)")
-        for key, none in (
-            ("sample.guidance_scale", 0.0),
-            ("train.mixup", False),
-            ("model.bottleneck.penalty", "none"),
-        ):
-            if values[key] != none:
-                yield Broken(key, f"{none!r} where there is no encoder: no z for it", repr(none))
-        return
-    count = num_sections(values)
-    if values["model.z_size"] < count:
-        allowed = f"at least {count}, for that many sections: levels x (num_blocks + 1) + 1"
-        yield Broken("model.z_size", allowed, str(count))
-    inside = tuple(section for section in values["sample.sections"] if section < count)
-    if inside != values["sample.sections"]:
-        allowed = f"sections from 0 to {count - 1}, or () for all"
-        yield Broken("sample.sections", allowed, str(inside))
 
 
 def _mesh(values: Values) -> Iterator[Broken]:
@@ -384,7 +239,7 @@ def _mesh(values: Values) -> Iterator[Broken]:
         mesh = f"mesh.data = {data} x mesh.fsdp = {fsdp}" if data > 0 else f"mesh.fsdp = {fsdp}"
         parts = f" x optimizer.accumulate = {accumulate}" if accumulate > 1 else ""
         allowed = f"a multiple of {mesh}{parts}"
-        yield Broken("train.batch_size", allowed, _multiples_near(factor, batch_size))
+        yield Broken("train.batch_size", allowed, multiples_near(factor, batch_size))
 
 
 def _eta(values: Values) -> Iterator[Broken]:

@@ -13,16 +13,9 @@ from typing import Any
 
 import ml_collections
 
-from soda_jax.config_fields import (
-    FIELDS,
-    LATER_FIELDS,
-    Choice,
-    Number,
-    Several,
-    Text,
-    resembling,
-)
+from soda_jax.config_fields import FIELDS, LATER_FIELDS
 from soda_jax.config_file import ConfigError, run_config_file
+from soda_jax.config_kinds import Choice, Number, Several, Text, resembling
 from soda_jax.config_rules import broken_rules
 
 PREFIX = "--config."

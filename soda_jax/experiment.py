@@ -12,7 +12,7 @@ import optax
 
 from soda_jax import rngs
 from soda_jax.array_types import Array, Poses
-from soda_jax.config_fields import resembling
+from soda_jax.config_kinds import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import pipeline
 from soda_jax.data.cameras import Cameras

@@ -14,7 +14,7 @@ import numpy as np
 from soda_jax import rngs
 from soda_jax.applications.reconstruct import decode, invert_pictures, under_code
 from soda_jax.array_types import Array, PyTree
-from soda_jax.config_fields import resembling
+from soda_jax.config_kinds import resembling
 from soda_jax.config_schema import ConfigError
 from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras

