@@ -139,6 +139,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.shift = 1.0  # above 1, t of the uniform law lies nearer to 1 [D]
     # a batch's t, and those of one code's targets, lie evenly over the law (VDM) [D]
     config.diffusion.even = False
+    # This share of the t in training is 1, where the network draws the mean picture: for x_0 [D].
+    config.diffusion.pure_noise = 0.0
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.method = "adamw"  # [R]; muon: kernels step along orthogonalised momentum [D]

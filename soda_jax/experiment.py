@@ -147,6 +147,7 @@ def build(
             single_t=config.diffusion.single_t,
             shift=config.diffusion.shift,
             even=config.diffusion.even,
+            pure_noise=config.diffusion.pure_noise,
         ),
         source_view=source_view,
         target_view=target_view,

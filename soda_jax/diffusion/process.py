@@ -37,6 +37,8 @@ class Process:
         2403.03206, equation 23): more noise where it is above 1.
       even: the times of a batch lie evenly over the law, from one random offset (Kingma et al.
         2021, arXiv 2107.00630): each is distributed as before, their mean varies less.
+      pure_noise: this share of the times is 1, and the law has the rest: so often the network
+        learns the mean picture, all that can be told without x_t.
 
     Raises:
       ValueError: an unknown prediction, loss_weight or law, t_min not in (0, 1), single_t not in
@@ -51,6 +53,7 @@ class Process:
     single_t: float = 0.5
     shift: float = 1.0
     even: bool = False
+    pure_noise: float = 0.0
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
@@ -65,6 +68,8 @@ class Process:
             raise ValueError(f"t_min is {self.t_min}; it must lie between 0 and 1, such as 0.001")
         if self.shift <= 0:
             raise ValueError(f"shift is {self.shift}; it must be above 0")
+        if not 0.0 <= self.pure_noise < 1.0:
+            raise ValueError(f"pure_noise is {self.pure_noise}; it must be from 0 to below 1")
         if self.law not in LAWS:
             raise ValueError(f"law is {self.law!r}; allowed: {', '.join(LAWS)}")
         if self.law == "uniform_sigma" and not hasattr(self.schedule, "time_at"):
@@ -80,12 +85,19 @@ class Process:
         if self.even:
             place = jnp.arange(b).reshape(each, b // each).T.reshape(b) / b
             return self.t_at((jax.random.uniform(key) + place) % 1.0)
-        if self.law == "uniform" and self.shift == 1:
+        if self.law == "uniform" and self.shift == 1 and not self.pure_noise:
             return jax.random.uniform(key, (b,), jnp.float32, self.t_min, 1.0)
         return self.t_at(jax.random.uniform(key, (b,), jnp.float32))
 
     def t_at(self, share: Array) -> Array:
-        """The t below which `share` of the law of t lies; share's shape."""
+        """The t below which `share` of the times lies, pure noise included; share's shape."""
+        if self.pure_noise:
+            share = share / (1 - self.pure_noise)
+            return jnp.where(share < 1, self._of_law(jnp.minimum(share, 1)), 1.0)
+        return self._of_law(share)
+
+    def _of_law(self, share: Array) -> Array:
+        """The t below which `share` of the law of t lies."""
         if self.law == "single":
             return jnp.full_like(share, self.single_t)
         if self.law == "uniform":

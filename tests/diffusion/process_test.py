@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,22 @@ def test_even_times_fill_the_law_in_every_batch_and_under_every_code():
     np.testing.assert_array_equal(thirds, [[0, 1, 2]] * 4)  # a code's three: one in each third
     firsts = [process.draw_t(jax.random.key(seed), 12)[0] for seed in range(400)]
     np.testing.assert_allclose(np.median(firsts), 0.01 + 0.99 * 0.8, atol=0.04)  # alone, by the law
+
+
+def test_a_share_of_the_times_is_pure_noise_and_the_rest_keeps_its_law():
+    law = process_lib.Process(schedule.Linear(), t_min=0.01)
+    mixed = dataclasses.replace(law, pure_noise=0.25)
+    t = np.sort(mixed.draw_t(jax.random.key(0), 40_000))
+    noise = t == 1.0
+    assert noise.mean() == pytest.approx(0.25, abs=0.01)
+    rest = np.linspace(0.0005, 0.9995, 1000, dtype=np.float32)
+    np.testing.assert_allclose(np.quantile(t[~noise], rest), law.t_at(rest), rtol=0, atol=0.01)
+    # Of two targets under each code, spread evenly, one is pure noise.
+    half = dataclasses.replace(law, pure_noise=0.5, even=True)
+    pairs = np.asarray(half.draw_t(jax.random.key(1), 16, each=2)).reshape(8, 2)
+    assert ((pairs == 1.0).sum(1) == 1).all()
+    with pytest.raises(ValueError, match="pure_noise is 1.0; it must be from 0 to below 1"):
+        dataclasses.replace(law, pure_noise=1.0)
 
 
 def test_a_shift_moves_the_uniform_law_towards_noise():
