@@ -17,6 +17,7 @@ from soda_jax.evaluate import evaluate
 from soda_jax.evaluation.frechet import frechet_distance
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
+from soda_jax.report import series_of
 
 LABELS = 10  # of each class, where few are given
 # What must be the same, and what is told where it isn't.
@@ -92,6 +93,7 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
                 "pictures_seen": run.pictures_seen,
                 "parameters": sizes(run),
                 "seed": run.config.seed,
+                "curves": learned(run),
                 "config": json.loads(config_schema.to_json(run.config)),
             }
             for run in runs
@@ -215,6 +217,21 @@ def judged(run: Run, representation: str) -> dict[str, str]:
     }
 
 
+def learned(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """What a run's representation was worth on the way: (pictures seen, accuracy) of the probes
+    that training made, "linear" and "knn", where there were two or more."""
+    own = "z" if run.config.model.encoder.variant != "none" else "block"
+    text = (pathlib.Path(run.workdir) / "metrics.jsonl").read_text()
+    series = series_of(
+        [json.loads(line) for line in text.splitlines()], [f"linear/{own}", f"knn/{own}"]
+    )
+    batch_size = run.config.train.batch_size
+    return {
+        name.partition("/")[0]: [(step * batch_size, value) for step, value in points]
+        for name, points in series.items()
+    }
+
+
 def baselines(run: Run) -> dict[str, dict[str, str]]:
     """What no training gives: a row each for raw pixels and an untrained encoder's z."""
     known = {row["representation"] for row in run.suites["probes"]["rows"]}
@@ -263,6 +280,22 @@ def show(found: dict) -> list[str]:
         ]
         for name, run in found["runs"].items()
     }
+    curves = []
+    for probe in ("linear", "knn"):
+        drawn = {
+            name: run["curves"][probe]
+            for name, run in found["runs"].items()
+            if probe in run["curves"]
+        }
+        if drawn:
+            curves.append(f"<p>{probe}</p>" + page.chart(drawn, unit="pictures", best="high"))
+    if curves:
+        curves = [
+            "<h2>On the way</h2>",
+            "<p>Probes that each run made as it trained, on a part of the training split "
+            "(config.train.probe_examples).</p>",
+            page.beside(curves),
+        ]
     return [
         "<h1>Methods side by side</h1>",
         "<p>Each from its own run, under the same probes; percent on the test split. z is what is "
@@ -274,6 +307,7 @@ def show(found: dict) -> list[str]:
         f"the pooled features of {html.escape(found['judge'])}, which may favour it; no FID. "
         "Pictures a second are those of training, on whatever machine that was.</p>",
         page.table("method", ["pictures seen", "parameters", "seed"], about),
+        *curves,
         *(
             [page.details("measured otherwise than the first", "\n".join(found["differing"]))]
             if found["differing"]

@@ -1,11 +1,12 @@
 """Methods side by side: from their own runs, which must be of the same pictures."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
-from soda_jax.compare import check_alike, compare, differing, open_run
+from soda_jax.compare import check_alike, compare, differing, learned, open_run, show
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 
@@ -64,6 +65,31 @@ def test_what_does_not_compare_is_refused_before_anything_is_measured(runs, tmp_
     with pytest.raises(ConfigError, match="none of these runs has an encoder"):
         check_alike({"runs/a": smoke(*ALONE), "runs/b": smoke(*ALONE)})
     check_alike(configs("--config.probe.draws=3"))
+
+
+def test_what_a_run_learned_on_the_way_is_drawn_over_the_pictures_it_saw(runs, tmp_path):
+    lines = [{"step": 1, "loss": 0.5}]
+    lines += [{"step": n, "linear/z": n / 10, "linear/pooled": 1, "knn/z": 0.2} for n in (2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run = dataclasses.replace(open_run(str(runs / "soda")), workdir=str(tmp_path))
+    batch_size = run.config.train.batch_size
+    assert learned(run) == {
+        "linear": [(2 * batch_size, 0.2), (4 * batch_size, 0.4)],
+        "knn": [(2 * batch_size, 0.2), (4 * batch_size, 0.2)],
+    }
+    found = {
+        "rows": {},
+        "judge": "smoke",
+        "differing": [],
+        "runs": {
+            name: {"pictures_seen": 1, "parameters": {}, "seed": 0, "curves": curves}
+            for name, curves in (("one", learned(run)), ("other", {}))
+        },
+    }
+    (charts,) = (part for part in show(found) if "<svg" in part)
+    assert charts.count("<svg") == 2 and f"best 0.4 at {4 * batch_size}" in charts
+    found["runs"]["one"]["curves"] = {}
+    assert not any("<svg" in part for part in show(found))
 
 
 def test_runs_of_one_name_are_told_apart_and_other_measures_are_told(runs):
