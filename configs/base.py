@@ -87,7 +87,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.encoder.pooling = "last"
     config.model.encoder.moments = 1  # 2: each channel's standard deviation beside its mean [D]
     config.model.encoder.places = False  # it is told where in its picture each pixel lies [D]
-    config.model.encoder.linear = True  # z is a linear map of the pooled features; False: they
+    config.model.encoder.linear = (
+        True  # z is a linear map of the pooled features; False: it is these
+    )
     # none | batch: each dimension of z has mean 0 and variance 1 over a batch, then what is learned
     config.model.encoder.code_norm = "none"  # [D]
     config.model.encoder.t = 0.5  # at which the code of wide_resnet stands for the picture [D]
@@ -139,7 +141,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.shift = 1.0  # above 1, t of the uniform law lies nearer to 1 [D]
     # a batch's t, and those of one code's targets, lie evenly over the law (VDM) [D]
     config.diffusion.even = False
-    # This share of the t in training is 1, where the network draws the mean picture: for x_0 [D].
+    # This share of the t in training is 1, where the network draws the mean picture: for x_0, v [D]
     config.diffusion.pure_noise = 0.0
 
     config.optimizer = ml_collections.ConfigDict()

@@ -11,7 +11,7 @@ Reaches:   not yet measured; FutureXiang/soda, which this follows [R]: linear 80
 Command:   XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
 Hardware:  one CPU core; two haven't been timed with these fields
-Time:      69 minutes on one core, at 66 to 72 pictures a second (results/cifar10.md)
+Time:      69 minutes on one core, at 66 to 72 pictures a second; 85 on another, beside tests
 Reaches:   linear 63.8 (z), 63.9 (pooled), mean of seeds 0, 1, 2
 
 Presets besides: cpu_plain, the CPU's before the trials, beside which the other methods stand

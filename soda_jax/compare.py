@@ -17,7 +17,7 @@ from soda_jax.evaluate import evaluate
 from soda_jax.evaluation.frechet import frechet_distance
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
-from soda_jax.report import series_of
+from soda_jax.report import logged, series_of, speeds
 
 LABELS = 10  # of each class, where few are given
 # What must be the same, and what is told where it isn't.
@@ -182,10 +182,7 @@ def row_of(run: Run) -> dict[str, str]:
             if x["metric"] == "disentanglement (trees)" and x["representation"] == "z"
         )
         row["disentanglement"] = f"{dci['value']:.3f}"
-    timing = pathlib.Path(run.workdir) / "timing.jsonl"
-    lines = timing.read_text().splitlines() if timing.exists() else []
-    rates = [rate for x in lines if (rate := json.loads(x).get("images_per_second"))]
-    if rates:
+    if rates := speeds(pathlib.Path(run.workdir)):
         row["pictures/s"] = f"{np.median(rates):.0f}"
     return row
 
@@ -221,10 +218,8 @@ def learned(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What a run's representation was worth on the way: (pictures seen, accuracy) of the probes
     that training made, "linear" and "knn", where there were two or more."""
     own = "z" if run.config.model.encoder.variant != "none" else "block"
-    text = (pathlib.Path(run.workdir) / "metrics.jsonl").read_text()
-    series = series_of(
-        [json.loads(line) for line in text.splitlines()], [f"linear/{own}", f"knn/{own}"]
-    )
+    lines = logged(pathlib.Path(run.workdir) / "metrics.jsonl")
+    series = series_of(lines, [f"linear/{own}", f"knn/{own}"])
     batch_size = run.config.train.batch_size
     return {
         name.partition("/")[0]: [(step * batch_size, value) for step, value in points]
@@ -280,22 +275,6 @@ def show(found: dict) -> list[str]:
         ]
         for name, run in found["runs"].items()
     }
-    curves = []
-    for probe in ("linear", "knn"):
-        drawn = {
-            name: run["curves"][probe]
-            for name, run in found["runs"].items()
-            if probe in run["curves"]
-        }
-        if drawn:
-            curves.append(f"<p>{probe}</p>" + page.chart(drawn, unit="pictures", best="high"))
-    if curves:
-        curves = [
-            "<h2>On the way</h2>",
-            "<p>Probes that each run made as it trained, on a part of the training split "
-            "(config.train.probe_examples).</p>",
-            page.beside(curves),
-        ]
     return [
         "<h1>Methods side by side</h1>",
         "<p>Each from its own run, under the same probes; percent on the test split. z is what is "
@@ -307,11 +286,32 @@ def show(found: dict) -> list[str]:
         f"the pooled features of {html.escape(found['judge'])}, which may favour it; no FID. "
         "Pictures a second are those of training, on whatever machine that was.</p>",
         page.table("method", ["pictures seen", "parameters", "seed"], about),
-        *curves,
+        *on_the_way(found["runs"]),
         *(
             [page.details("measured otherwise than the first", "\n".join(found["differing"]))]
             if found["differing"]
             else []
         ),
         page.details("configs, and every number", json.dumps(found, indent=1)),
+    ]
+
+
+def on_the_way(runs: Mapping[str, dict]) -> list[str]:
+    """A chart for each probe that runs made as they trained; [] where none did."""
+    charts = [
+        f"<p>{probe}</p>" + page.chart(series, unit="pictures", best="high")
+        for probe in ("linear", "knn")
+        if (
+            series := {
+                name: run["curves"][probe] for name, run in runs.items() if probe in run["curves"]
+            }
+        )
+    ]
+    if not charts:
+        return []
+    return [
+        "<h2>On the way</h2>",
+        "<p>Probes that each run made as it trained, on a part of the training split "
+        "(config.train.probe_examples).</p>",
+        page.beside(charts),
     ]

@@ -143,9 +143,7 @@ def _several(values: Values) -> Iterator[Broken]:
     for key in ("views.targets", "views.pairs"):
         if values[key] != 1:
             yield from (Broken(key, f"1 where {where}", "1") for where in hindrances)
-    if (
-        values["model.bottleneck.penalty"] != "barlow" or encoder == "none"
-    ):  # see of_networks.sections
+    if values["model.bottleneck.penalty"] != "barlow" or encoder == "none":  # refused elsewhere
         return
     for where in hindrances:
         yield Broken("model.bottleneck.penalty", f"another where {where}", "'none'")
@@ -216,6 +214,9 @@ def _law(values: Values) -> Iterator[Broken]:
         yield Broken("diffusion.law", allowed, "'uniform'")
     if law != "uniform" and values["diffusion.shift"] != 1:
         yield Broken("diffusion.shift", f"1.0 for diffusion.law = {law!r}", "1.0")
+    if values["diffusion.pure_noise"] and values["diffusion.prediction"] == "epsilon":
+        allowed = "0.0 for diffusion.prediction = 'epsilon': x_t is epsilon there, nothing to learn"
+        yield Broken("diffusion.pure_noise", allowed, "0.0")
     t_min = values["diffusion.t_min"]
     if law == "single" and values["diffusion.single_t"] < t_min:
         yield Broken("diffusion.single_t", f"at least diffusion.t_min = {t_min}", str(t_min))

@@ -20,7 +20,7 @@ def report(workdir: str) -> str:
     if not (folder / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{workdir} holds no run to report: pretrain writes it")
     config = json.loads((folder / "config.json").read_text())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = logged(folder / "metrics.jsonl")
     body = [f"<h1>{html.escape(config['name'])}</h1>", facts(folder, config, lines)]
     body += reconstructions(folder)
     body += probe_table(folder)
@@ -34,18 +34,24 @@ def report(workdir: str) -> str:
     return str(path)
 
 
+def logged(path: pathlib.Path) -> list[dict]:
+    """A run's log, line by line, but for a last one that was cut off; [] where there is no file."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def speeds(folder: pathlib.Path) -> list[float]:
+    """Pictures a second, each time that a run told it."""
+    lines = logged(folder / "timing.jsonl")
+    return [rate for line in lines if (rate := line.get("images_per_second"))]
+
+
 def facts(folder: pathlib.Path, config: dict, lines: Sequence[dict]) -> str:
     """A sentence on what was trained, and for how long."""
     step = max((line["step"] for line in lines), default=0)
     images = step * config["train"]["batch_size"]
     text = f"{step:,} steps, {images:,} pictures seen, seed {config['seed']}"
-    timing = folder / "timing.jsonl"
-    rates = [
-        rate
-        for line in (timing.read_text().splitlines() if timing.exists() else ())
-        if (rate := json.loads(line).get("images_per_second"))
-    ]
-    if rates:
+    if rates := speeds(folder):
         text += f", {rates[-1]:.0f} pictures a second"
     return f"<p>{text}.</p>"
 

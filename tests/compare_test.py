@@ -70,7 +70,8 @@ def test_what_does_not_compare_is_refused_before_anything_is_measured(runs, tmp_
 def test_what_a_run_learned_on_the_way_is_drawn_over_the_pictures_it_saw(runs, tmp_path):
     lines = [{"step": 1, "loss": 0.5}]
     lines += [{"step": n, "linear/z": n / 10, "linear/pooled": 1, "knn/z": 0.2} for n in (2, 4)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    written = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(written + '{"step": 5, "linear/')  # killed as it wrote
     run = dataclasses.replace(open_run(str(runs / "soda")), workdir=str(tmp_path))
     batch_size = run.config.train.batch_size
     assert learned(run) == {

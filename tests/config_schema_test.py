@@ -338,7 +338,8 @@ def test_a_broken_file_says_where(tmp_path, text, expected):
 def test_an_argument_that_a_config_does_not_take():
     with pytest.raises(ConfigError, match="base.py:big: too many positional arguments; .* nothing"):
         config_schema.load(f"{BASE}:big")
-    with pytest.raises(ConfigError, match="cifar10.py, line .* 'gpu': one of full, full_re"):
+    presets = "cifar10.py, line .* 'gpu': one of full, full_recipe, cpu, cpu_plain"
+    with pytest.raises(ConfigError, match=presets):
         config_schema.load(BASE.replace("base.py", "cifar10.py:gpu"))
 
 
@@ -437,3 +438,9 @@ sys.exit(code)
     (line,) = done.stderr.splitlines()
     assert line.startswith("soda_jax: error: train.sed: unknown key (nearest: ")
     assert os.listdir(tmp_path) == []
+
+
+def test_pure_noise_is_not_for_a_network_that_predicts_the_noise():
+    (line,) = problems_of("diffusion.prediction=epsilon", "diffusion.pure_noise=.5")
+    assert line.startswith("diffusion.pure_noise = 0.5: 0.0 for diffusion.prediction")
+    load("diffusion.prediction=x_0", "diffusion.pure_noise=.5")
