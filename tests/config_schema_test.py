@@ -241,6 +241,16 @@ def test_a_located_target_is_moved_by_crops_and_mirrors_alone():
     assert line == "views.located = True: False where there is no source (nearest: False)"
 
 
+def test_shared_views_differ_in_size_alone():
+    sizes = ("views.source.size=24", "views.source.whole_size=32", "views.target.size=16")
+    alike = ("views.shared=True", *sizes, "views.source.noise=.1")
+    (line,) = problems_of(*alike, "views.source.flip_prob=.25")
+    assert line == (
+        "views.source.flip_prob = 0.25: views.target.flip_prob = 0.5 for views.shared: one view of "
+        "both (nearest: 0.5)"
+    )
+
+
 def test_views_that_are_recoloured_alike_have_no_contrast_and_no_noise():
     def posed(*words: str) -> ml_collections.ConfigDict:
         words = ("views.shared=True", *words)
