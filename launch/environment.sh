@@ -66,14 +66,16 @@ make_environment() {
   printf '%s\n' "$environment/bin/python"
 }
 
-# needs_run WORDS... reads the words of pretrain into `words`, and takes --dry_run out of them.
+# needs_run WORDS... reads the words of pretrain into `words`, and takes --dry_run out of them;
+# that of the workdir stands in `workdir`, too.
 # shellcheck disable=SC2034  # what is read here is used by who sources this
 needs_run() {
   local word
-  words=() dry_run=
+  words=() dry_run='' workdir=''
   for word in "$@"; do
     case $word in
     --dry_run | --dry-run) dry_run=1 ;;
+    --workdir=*) workdir=$word words+=("$word") ;;
     *) words+=("$word") ;;
     esac
   done

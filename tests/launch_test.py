@@ -63,6 +63,7 @@ def test_a_dry_run_prints_and_calls_nothing(launch, script, environment):
         ("gpu.sh", RUN[:1], {}, "--workdir=... is missing"),
         ("gpu.sh", RUN, {"GPUS": "8"}, "GPUS=8, but this machine has 2"),
         ("gpu.sh", RUN, {"CUDA": "11"}, "CUDA=11: 12 or 13"),
+        ("gpu.sh", RUN, {"THEN": "probe pretrain"}, "THEN: 'pretrain' is none of probe"),
         ("slurm.sbatch", RUN, {}, "this is for sbatch"),
         (
             "slurm.sbatch",
@@ -82,6 +83,36 @@ def test_what_is_missing_or_does_not_fit_is_said(launch, script, words, environm
     found, _ = launch(script, words, environment, nvidia_smi="echo a; echo b", gcloud="exit 1")
     assert found.returncode == 1 and said in found.stderr, found.stderr
     assert "error:" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "done"), [(0, ["pretrain", "probe", "report"]), (65, ["pretrain"])]
+)
+def test_a_run_that_has_ended_is_probed_and_reported(tmp_path, code, done):
+    """In a copy of the scripts, with a Python that makes environments of itself."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "setup.py").touch()
+    smi, python = tmp_path / "nvidia-smi", tmp_path / "python"
+    smi.write_text("#!/bin/bash\necho GPU 0\n")
+    python.write_text(f"""#!/bin/bash
+    case "$*" in
+      *"-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+      *"-m soda_jax"*)
+        echo "$3" "${{@: -1}}" >>{tmp_path}/calls
+        [[ $3 != pretrain ]] || exit {code} ;;
+    esac""")
+    for stub in (smi, python):
+        stub.chmod(0o755)
+    found = subprocess.run(
+        ["bash", str(tmp_path / "launch" / "gpu.sh"), *RUN],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": str(python), "THEN": "probe report"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == code, found.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == [f"{command} --workdir=/runs/a b" for command in done]
 
 
 def test_a_slice_is_made_checked_and_started_on_every_worker(launch, tmp_path):
