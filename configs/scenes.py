@@ -36,7 +36,8 @@ def get_config(preset: str = "full") -> ml_collections.ConfigDict:
 
 
 def full(config: ml_collections.ConfigDict) -> None:
-    """base's networks at 64 px, with the paper's encoding of rays [P]."""
+    """base's networks at 64 px, with the paper's channels of rays [P]; not yet run."""
+    seen_from(config)
     config.model.dtype = "bfloat16"
     config.model.z_size = 256
     config.views.source.size = 64
@@ -48,6 +49,25 @@ def full(config: ml_collections.ConfigDict) -> None:
     config.train.num_steps = 50_000
 
 
+def seen_from(config: ml_collections.ConfigDict) -> None:
+    """How z comes to say where things are (results/novel_views.md); everything here is ours [D]."""
+    # Where a point lies off a ray is linear in the ray's moment, and modulation by z is linear.
+    config.cameras.encoding = "plucker"
+    # Else the encoder has to turn what it sees by the bearing of its camera, which it learns last.
+    config.cameras.frame = "upright"
+    # A picture alone doesn't say where upright is, so none are drawn on the way.
+    config.train.sample_every = 0
+    config.train.frechet_images = 0
+    # A code in the frame of another source is learned late, too: each source speaks for itself, in
+    # training alone, afterwards by the mean of what all predict.
+    config.cameras.max_sources = 1
+    config.cameras.fusion = "predictions"
+    # At 32 px medium noise hides little: z is learned from x_t that are almost noise, as are .75 of
+    # them here (t above .8).
+    config.diffusion.schedule = "linear"
+    config.diffusion.shift = 12.0
+
+
 def cpu(config: ml_collections.ConfigDict) -> None:
     """Small networks; both sides at 32 px; everything here is ours [D]."""
     base.small(config)
@@ -55,21 +75,10 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.model.z_size = 252  # seven sections of 36
     config.model.encoder.stem = "patch"
     config.model.denoiser.patch = 2
+    seen_from(config)
     config.cameras.channels = 42
-    # Where a point lies off a ray is linear in the ray's moment, and modulation by z is linear.
-    config.cameras.encoding = "plucker"
-    # Else the encoder has to turn what it sees by the bearing of its camera, which it learns last.
-    config.cameras.frame = "upright"
     config.cameras.rgb_features = 42
-    # A code in the frame of another source is learned late, too: each source speaks for itself, in
-    # training alone, afterwards by the mean of what all predict.
-    config.cameras.max_sources = 1
-    config.cameras.fusion = "predictions"
     config.model.bottleneck.section_drop_rate = 0.0
-    # At 32 px medium noise hides little: z is learned from x_t that are almost noise, as are .75 of
-    # them here (t above .8).
-    config.diffusion.schedule = "linear"
-    config.diffusion.shift = 12.0
     # .070 after 8000 rooms in the world's frame, where AdamW has .077 [D].
     config.optimizer.method = "muon"
     config.optimizer.learning_rate = 4e-3
@@ -79,8 +88,6 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 500
     config.train.probe_every = 5000
-    config.train.frechet_images = 0
-    config.train.sample_every = 0
     config.sample.num_steps = 20
 
 
