@@ -8,7 +8,7 @@ Hardware:  one GPU of 24 GB or more, or any number of devices that divides 512
 Time:      not yet measured; 78,000 steps are 800 epochs
 Reaches:   not yet measured; FutureXiang/soda, which this follows [R]: linear 80.0, kNN 80.4
 
-Command:   XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
+Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
 Hardware:  one CPU core; two haven't been timed with these fields
 Time:      69 minutes on one core, at 66 to 72 pictures a second; 85 on another, beside tests

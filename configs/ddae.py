@@ -108,7 +108,7 @@ def told(config: ml_collections.ConfigDict) -> None:
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:
-    """As configs/cifar10.py:cpu, whose denoiser this is, so that the two can be compared [D]."""
+    """As configs/cifar10.py:cpu_plain, whose denoiser this is, so that they can be compared [D]."""
     base.small(config)
     cifar10.hour(config)
     config.probe.block = "up_4x4_block0"

@@ -4,7 +4,7 @@ After Preechakul et al. 2022 (arXiv 2111.15640): the encoder sees the very pictu
 and its whole code modulates every layer. Our networks, noise and sizes [D]; its latent prior is
 `apply --use=prior`, its inversion `apply --use=reconstruct`.
 
-Presets: full and cpu, with the networks of those of configs/cifar10.py.
+Presets: full and cpu, with the networks of configs/cifar10.py's full and cpu_plain.
 
 Command:   python -m soda_jax pretrain --config=configs/diffae.py:cpu --workdir=runs/diffae
            python -m soda_jax apply    --workdir=runs/diffae --use=reconstruct,interpolate,prior

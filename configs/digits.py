@@ -5,7 +5,7 @@ Command:   python -m soda_jax pretrain --config=configs/digits.py --workdir=runs
            python -m soda_jax sample --workdir=runs/digits
 Hardware:  a laptop's CPU, nothing to download
 Time:      4 minutes of training on two CPU cores (results/digits.md)
-Reaches:   z: linear 97.8, kNN 97.5, 95.0 with 10 labels a class; raw pixels 89.0; seed 0
+Reaches:   z: linear 98.3, kNN 98.6, 95.2 with 10 labels a class; raw pixels 89.0; seed 0
 """
 
 import ml_collections

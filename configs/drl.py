@@ -79,7 +79,7 @@ def full(config: ml_collections.ConfigDict) -> None:
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:
-    """As many pictures as configs/cifar10.py:cpu, so that the two can be compared [D]."""
+    """As many pictures as configs/cifar10.py:cpu_plain, so that the two can be compared [D]."""
     base.small(config)
     released(config)
     config.model.encoder.width_multiplier = 0.5  # WRN-28-1

@@ -1,13 +1,13 @@
-"""Pictures whose factors of variation are known (dSprites and its like, as .npz): what does z hold?
+r"""Pictures whose factors of variation are known (dSprites and its like, .npz): what does z hold?
 
 The preset "autoencoder" is what the preset "soda" is measured against: the same networks, but a
 denoiser that is given nothing but noise, so that it learns to draw the mean picture of each code.
 
-Command:   python -m soda_jax pretrain --config=configs/factors.py --workdir=runs/sprites \\
+Command:   python -m soda_jax pretrain --config=configs/factors.py --workdir=runs/sprites \
                --config.data.path=dsprites.npz
-           python -m soda_jax pretrain --config=configs/factors.py:autoencoder \\
+           python -m soda_jax pretrain --config=configs/factors.py:autoencoder \
                --workdir=runs/sprites_autoencoder --config.data.path=dsprites.npz
-           python -m soda_jax evaluate --workdir=runs/sprites \\
+           python -m soda_jax evaluate --workdir=runs/sprites \
                --config.evaluate.compare="('runs/sprites_autoencoder',)"
 Hardware:  two CPU cores
 Time:      7.5 minutes of training on one core (600 steps, 84 pictures a second)

@@ -1,13 +1,13 @@
-"""Rooms with one to three solids, drawn when they are asked for: other views of what one has seen.
+r"""Rooms with one to three solids, drawn when they are asked for: other views of what one has seen.
 
 Nothing is downloaded. The preset "regression" is what the preset "cpu" is measured against: the
 same networks, but a denoiser that is given nothing but noise, so that it learns to draw the mean
 picture of each code and camera.
 
 Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=runs/scenes
-           python -m soda_jax pretrain --config=configs/scenes.py:regression \\
+           python -m soda_jax pretrain --config=configs/scenes.py:regression \
                --workdir=runs/scenes_regression
-           python -m soda_jax novel_views --workdir=runs/scenes --config.novel_views.sources=3 \\
+           python -m soda_jax novel_views --workdir=runs/scenes --config.novel_views.sources=3 \
                --config.novel_views.compare="('runs/scenes_regression',)"
 Hardware:  one or two CPU cores (cpu, regression); one GPU of 24 GB (full)
 Time:      70 minutes for each (cpu, regression), at 61 rooms a second on one core

@@ -1,4 +1,4 @@
-"""Posed pictures of objects in one .npz file, on a CPU: other views of what one has seen.
+r"""Posed pictures of objects in one .npz file, on a CPU: other views of what one has seen.
 
 data/views.npz holds images [n v h w 3] uint8, cam2world [n v 4 4] and K [3 3]; see
 `soda_jax/data/source_posed_arrays.py`. Objects stand at the world's origin, upright along y, or say
@@ -6,9 +6,9 @@ data/views.npz holds images [n v h w 3] uint8, cam2world [n v 4 4] and K [3 3]; 
 are those of configs/scenes.py.
 
 Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/views
-           python -m soda_jax pretrain --config=configs/views.py:regression \\
+           python -m soda_jax pretrain --config=configs/views.py:regression \
                --workdir=runs/views_regression
-           python -m soda_jax novel_views --workdir=runs/views \\
+           python -m soda_jax novel_views --workdir=runs/views --config.novel_views.sources=3 \
                --config.novel_views.compare="('runs/views_regression',)"
 Hardware:  one or two CPU cores
 Time:      56 minutes for each, at 57 pictures a second on one core

@@ -40,13 +40,14 @@ xla_flags() {
 }
 
 # make_environment DIR WHAT installs WHAT, such as '.[test]', into DIR, and prints its Python.
-# It is made anew when setup.py or the Python changes.
+# It is made anew when setup.py, the Python or WHAT changes.
 make_environment() {
   local environment=$1 what=$2 log=$1.log python version wanted stamp=$1/stamp
   python=$(find_python) || exit 1
   wanted=$(
     "$python" -c 'import sys; print(sys.version, sys.base_prefix)'
     cksum setup.py
+    printf '%s' "$what"
   )
   if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

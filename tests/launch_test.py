@@ -85,27 +85,52 @@ def test_what_is_missing_or_does_not_fit_is_said(launch, script, words, environm
     assert "error:" in found.stderr
 
 
-@pytest.mark.parametrize(
-    ("code", "done"), [(0, ["pretrain", "probe", "report"]), (65, ["pretrain"])]
-)
-def test_a_run_that_has_ended_is_probed_and_reported(tmp_path, code, done):
-    """In a copy of the scripts, with a Python that makes environments of itself."""
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    (tmp_path / "setup.py").touch()
-    smi, python = tmp_path / "nvidia-smi", tmp_path / "python"
-    smi.write_text("#!/bin/bash\necho GPU 0\n")
-    python.write_text(f"""#!/bin/bash
+@pytest.fixture
+def python(tmp_path):
+    """A Python that makes environments of itself, and writes down what it runs of soda_jax."""
+    stub = tmp_path / "python"
+    stub.write_text(f"""#!/bin/bash
     case "$*" in
       *"-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
       *"-m soda_jax"*)
         echo "$3" "${{@: -1}}" >>{tmp_path}/calls
-        [[ $3 != pretrain ]] || exit {code} ;;
+        [[ $3 != pretrain ]] || exit $PRETRAIN_ENDS ;;
     esac""")
-    for stub in (smi, python):
-        stub.chmod(0o755)
+    stub.chmod(0o755)
+    return str(stub)
+
+
+def test_an_environment_is_made_anew_where_another_is_wanted(tmp_path, python):
+    (tmp_path / "setup.py").touch()
+    made = []
+    for what in (".", ".[cuda13]", ".[cuda13]", ".[cuda12]"):
+        script = f"source {ROOT}/launch/environment.sh; make_environment .venv '{what}'"
+        found = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHON": python},
+            capture_output=True,
+            text=True,
+        )
+        assert (found.returncode, found.stdout) == (0, ".venv/bin/python\n"), found.stderr
+        made.append("making .venv" in found.stderr)
+    assert made == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("code", "done"), [(0, ["pretrain", "probe", "report"]), (65, ["pretrain"])]
+)
+def test_a_run_that_has_ended_is_probed_and_reported(tmp_path, python, code, done):
+    """In a copy of the scripts, so that the environment is made there."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "setup.py").touch()
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/bash\necho GPU 0\n")
+    smi.chmod(0o755)
+    then = {"THEN": "probe report", "PRETRAIN_ENDS": str(code)}
     found = subprocess.run(
         ["bash", str(tmp_path / "launch" / "gpu.sh"), *RUN],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": str(python), "THEN": "probe report"},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": python, **then},
         capture_output=True,
         text=True,
         timeout=60,
