@@ -16,6 +16,7 @@ FEW = (
     "--config.train.sample_every=0", "--config.train.frechet_images=0",
     "--config.evaluate.graph_examples=200", "--config.evaluate.labels_per_class=(10,)",
     "--config.probe.draws=1", "--config.evaluate.layer_ts=(0.1,)",
+    "--config.probe.protocols=('lbfgs', 'knn')",
 )  # fmt: skip
 ALONE = (
     "--config.model.encoder.variant=none", "--config.probe.features=('block',)",
