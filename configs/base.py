@@ -87,9 +87,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.encoder.pooling = "last"
     config.model.encoder.moments = 1  # 2: each channel's standard deviation beside its mean [D]
     config.model.encoder.places = False  # it is told where in its picture each pixel lies [D]
-    config.model.encoder.linear = (
-        True  # z is a linear map of the pooled features; False: it is these
-    )
+    # z is a linear map of the pooled features; False: it is these
+    config.model.encoder.linear = True
     # none | batch: each dimension of z has mean 0 and variance 1 over a batch, then what is learned
     config.model.encoder.code_norm = "none"  # [D]
     config.model.encoder.t = 0.5  # at which the code of wide_resnet stands for the picture [D]

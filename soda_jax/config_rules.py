@@ -111,8 +111,7 @@ def _shared(values: Values) -> Iterator[Broken]:
     for key in (key for key in values if key.startswith("views.source.")):
         name = key.removeprefix("views.source.")
         other = values[f"views.target.{name}"]
-        alike = name not in ("size", "whole_size", "noise", "mean", "std")
-        if alike and values[key] != other:
+        if name not in ("size", "whole_size", "noise", "mean", "std") and values[key] != other:
             allowed = f"views.target.{name} = {other!r} for views.shared: one view of both"
             yield Broken(key, allowed, repr(other))
     if values["cameras.encoding"] == "none":
