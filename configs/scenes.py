@@ -11,10 +11,11 @@ Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=
                --config.novel_views.compare="('runs/scenes_regression',)"
 Hardware:  one or two CPU cores (cpu, regression); one GPU (full): --dry_run on a CPU counts
            80 GiB for its batch; --config.optimizer.accumulate=4 where there is less
-Time:      62 minutes for each (cpu, regression), at 43 rooms a second on one core
+Time:      62 minutes for each (cpu, regression) at 43 rooms a second on one core; it took 79, with
+           other work beside it
 Reaches:   21.9, 22.3 and 22.4 dB from one, two and three sources, its mean picture 23.4, 23.7 and
-           23.8, as the regression; the nearest source 14.6, 15.3 and 15.8; seed 0
-           (results/novel_views.md)
+           23.8, as the regression (23.6, 23.9 and 24.0 with one target and 256,000 rooms); the
+           nearest source 14.6, 15.3 and 15.8; seed 0 (results/novel_views.md)
 """
 
 import ml_collections
@@ -84,9 +85,9 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.optimizer.method = "muon"
     config.optimizer.learning_rate = 4e-3
     config.optimizer.encoder_learning_rate = 4e-3
-    # Of a room's two targets one is noise alone, where z learns what the mean picture needs, as the
-    # regression does; the other learns to be drawn. Both are better after 160,000 rooms than with
-    # one target, at any t, after 256,000.
+    # Of a room's two targets one is noise alone, so half of the targets ask z for the mean picture,
+    # as all of the regression's do. Samples and mean picture are better after 160,000 rooms than
+    # with one target, at any t, after 256,000; the three were changed together [D].
     config.cameras.targets = 2
     config.diffusion.pure_noise = 0.5
     config.diffusion.even = True
