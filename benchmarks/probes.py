@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from soda_jax import pretrained
+from soda_jax import experiment, pretrained
 from soda_jax.config_schema import load
 from soda_jax.evaluation import logistic_regression
 from soda_jax.evaluation.knn import knn
@@ -150,7 +150,7 @@ def neighbours(train, test) -> dict:
 
 def features(config, count: int) -> dict:
     """Pictures a second of the untrained encoder; the pictures are random bytes."""
-    model = pretrained.untrained(config)
+    model = pretrained.untrained(experiment.build(config))
     size, channels = config.data.image_size, config.data.channels
     images = np.random.RandomState(0).randint(0, 256, (count, size, size, channels))
     images = images.astype(np.uint8)

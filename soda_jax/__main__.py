@@ -1,6 +1,7 @@
 """The command line, such as `python -m soda_jax pretrain --config=FILE --workdir=DIR`."""
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -256,7 +257,12 @@ def _unknown(what: str, word: str, known: Sequence[str]) -> str:
 
 
 def set_environment() -> None:
-    """Quiet logs, and compiled programs kept in the user's cache; what is set already stays."""
+    """Quiet logs, compiled programs kept in the user's cache, and fewer collections of garbage.
+
+    What is set already stays. Tracing allocates, and keeps, hundreds of thousands of objects, which
+    Python would search for garbage hundreds of times (docs/performance.md).
+    """
+    gc.set_threshold(max(50_000, gc.get_threshold()[0]))
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's errors, without its notes
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -13,7 +13,7 @@ import numpy as np
 
 from soda_jax import config_schema, experiment, inference, page, pretrained
 from soda_jax.config_schema import ConfigError
-from soda_jax.evaluate import evaluate
+from soda_jax.evaluate import evaluate_model
 from soda_jax.evaluation.frechet import frechet_distance
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
@@ -118,7 +118,7 @@ def open_run(workdir: str) -> Run:
     folder = pathlib.Path(workdir) / "evaluation" / f"{model.step:08d}{suffix}"
     if missing := [name for name in wanted if not (folder / f"{name}.json").exists()]:
         print(f"{workdir}: {', '.join(missing)}", flush=True)
-        evaluate(config, workdir, missing)
+        evaluate_model(model, workdir, missing)
     suites = {name: json.loads((folder / f"{name}.json").read_text()) for name in wanted}
     return Run(config.name, workdir, config, model, suites)
 

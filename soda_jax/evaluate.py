@@ -7,6 +7,7 @@ import ml_collections
 from soda_jax import experiment, pretrained
 from soda_jax.chapters import ChaptersFailed, folder_of, run_chapters, write_page
 from soda_jax.data.sources import Source, num_classes
+from soda_jax.pretrained import Pretrained
 from soda_jax.suites import (
     attributes,
     code,
@@ -50,7 +51,14 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
       ChaptersFailed: a suite needs what the data lack (labels, factors of variation), or got
         numbers from which none can be made; the others have run then, and the page is there.
     """
-    model = pretrained.restore(config, workdir, weights=config.probe.weights)
+    return evaluate_model(
+        pretrained.restore(config, workdir, weights=config.probe.weights), workdir, names
+    )
+
+
+def evaluate_model(model: Pretrained, workdir: str, names: Sequence[str] = ()) -> str:
+    """`evaluate`, of a model that was restored with the weights that config.probe names."""
+    config = model.parts.config
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
     names = names or config.evaluate.suites or allowed_by(model, splits[0])
@@ -69,7 +77,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
     return path
 
 
-def allowed_by(model: pretrained.Pretrained, train: Source) -> list[str]:
+def allowed_by(model: Pretrained, train: Source) -> list[str]:
     """The suites that need nothing which the data or the model lack, but for the slow ones."""
     alone = not model.parts.needs_place  # whether pictures can be encoded without cameras
     has_z = model.parts.z_size > 0

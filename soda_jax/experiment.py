@@ -331,8 +331,12 @@ def abstract_state(experiment: Experiment) -> TrainState:
 
 def init_state(experiment: Experiment) -> TrainState:
     """The state at step 0, made in place on every device that will hold it."""
+    return experiment.step(init_in_place)()
+
+
+def init_in_place(experiment: Experiment) -> Callable[[], TrainState]:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
-    return jax.jit(experiment.step(init_fn), out_shardings=shardings)()
+    return jax.jit(experiment.step(init_fn), out_shardings=shardings)
 
 
 def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[TrainState, dict]]:

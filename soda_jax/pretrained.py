@@ -386,7 +386,9 @@ def restore(
     return Pretrained(parts, variables, step)
 
 
-def untrained(config) -> Pretrained:
-    """The same model at its initial weights: what training is measured against."""
-    parts = experiment.build(config)
+def untrained(parts: Experiment) -> Pretrained:
+    """A model at its initial weights: what training is measured against.
+
+    Given the parts of a trained one it computes by the same programs, which are compiled once.
+    """
     return Pretrained(parts, inference.eval_variables(experiment.init_state(parts)), 0)

@@ -119,7 +119,7 @@ def representations(
     config = model.parts.config.probe
     models = [("", model)]
     if config.baselines:
-        models.append(("untrained ", pretrained.untrained(model.parts.config)))
+        models.append(("untrained ", pretrained.untrained(model.parts)))
     for prefix, one in models:
         of_train = one.features_of(train_source, train)
         of_test = one.features_of(test_source, np.arange(len(test_source)))

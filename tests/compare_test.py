@@ -10,6 +10,7 @@ from soda_jax.compare import check_alike, compare, differing, learned, open_run,
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 
+pytestmark = pytest.mark.usefixtures("shared_experiments")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 FEW = (
     "--config.train.num_steps=1", "--config.train.probe_every=0", "--config.train.diagnose_every=0",

@@ -1,5 +1,6 @@
 """Before JAX is imported: eight CPU devices that aren't there, to test sharding anywhere."""
 
+import gc
 import os
 import pathlib
 
@@ -8,6 +9,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     # Tests compile more than they compute: level 1 halves the time (level 0 is slower again).
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+gc.set_threshold(50_000)  # as on the command line
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
@@ -26,3 +28,21 @@ def real_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real pictures at {folder}; $SODA_JAX_TEST_DATA names their folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def shared_experiments():
+    """Equal configs get the same parts, whose steps are traced and compiled once."""
+    from soda_jax import config_schema, experiment
+
+    build, built = experiment.build, {}
+
+    def build_once(config):
+        key = config_schema.to_json(config)
+        if key not in built:
+            built[key] = build(config)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build", build_once)
+        yield

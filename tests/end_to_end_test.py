@@ -13,16 +13,23 @@ import pytest
 
 import soda_jax
 from soda_jax import experiment
-from soda_jax.config_schema import ConfigError, load, to_json
+from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
 from soda_jax.training.checkpoint_reader import CheckpointReader
 from soda_jax.training.metrics import Writer
 
+pytestmark = pytest.mark.usefixtures("shared_experiments")
 ROOT = pathlib.Path(__file__).parents[1]
 # The observers have tests of their own; each costs a compilation.
 QUIET = ("--config.train.diagnose_every=0", "--config.train.probe_every=0")
 QUIET += ("--config.train.sample_every=0", "--config.train.checkpoint_async=False")
+# Every kind of layer that mixes pictures or pixels, once: other processes compile it anew.
+SMALL = (
+    *QUIET, "--config.data.image_size=8", "--config.views.source.size=8",
+    "--config.views.target.size=8", "--config.model.z_size=9",
+    "--config.model.denoiser.multipliers=(1,)", "--config.model.denoiser.attention_levels=()",
+)  # fmt: skip
 
 
 def smoke(*overrides):
@@ -42,22 +49,6 @@ def compilation_cache(tmp_path_factory):
     yield folder
     jax.config.update("jax_compilation_cache_dir", saved[0])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", saved[1])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_experiments():
-    """Equal configs get the same parts, whose steps are traced once; subprocesses trace anew."""
-    build, built = experiment.build, {}
-
-    def build_once(config):
-        key = to_json(config)
-        if key not in built:
-            built[key] = build(config)
-        return built[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "build", build_once)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +85,17 @@ def test_nothing_is_compiled_after_the_first_steps_and_measures(whole, compilati
     assert {0, 4} <= set(steps) <= {0, 2, 4}
 
 
-def saved_state(workdir, step=None):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run of the small network on eight devices."""
+    workdir = tmp_path_factory.mktemp("small")
+    pretrain(smoke(*SMALL), str(workdir))
+    return workdir
+
+
+def saved_state(workdir, step=None, overrides=()):
     """Every array of a checkpoint, the newest where no step is named, by name."""
-    template = experiment.abstract_state(experiment.build(smoke()))
+    template = experiment.abstract_state(experiment.build(smoke(*overrides)))
     state, _ = CheckpointReader(workdir).restore(template, step)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -180,8 +179,9 @@ def test_another_config_in_the_same_workdir_is_refused(whole):
         pretrain(smoke("--config.model.z_size=24"), str(whole))
 
 
-def run_worker(workdir, cache, *words, devices, overrides=()):
-    """`pretrain` in a process of its own with so many devices; words are for jax.distributed."""
+def run_worker(workdir, cache, *words, devices):
+    """`pretrain` of the small network in a process of its own with so many devices; words are for
+    jax.distributed."""
     environment = dict(os.environ)
     environment |= {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
@@ -191,7 +191,7 @@ def run_worker(workdir, cache, *words, devices, overrides=()):
         "PYTHONPATH": str(ROOT),
     }
     worker = ROOT / "tests" / "pretrain_worker.py"
-    command = [sys.executable, str(worker), str(workdir), ",".join(words), *QUIET, *overrides]
+    command = [sys.executable, str(worker), str(workdir), ",".join(words), *SMALL]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -218,14 +218,14 @@ def assert_same_training(found, expected):
     the other (seen in the seventh step), and Adam makes whole steps of what that changes.
     """
     np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5, atol=1e-5)
-    states = saved_state(found, 4), saved_state(expected, 4)
+    states = saved_state(found, 4, SMALL), saved_state(expected, 4, SMALL)
     for name, leaf in states[1].items():
         # The learning rate is 1e-3, so that is what a parameter moves in a step.
         tolerance = min(1e-3 * np.abs(leaf).max(initial=0), 3e-6)
         np.testing.assert_allclose(states[0][name], leaf, rtol=0, atol=tolerance, err_msg=name)
 
 
-def test_two_processes_compute_what_eight_devices_do(tmp_path, whole, compilation_cache):
+def test_two_processes_compute_what_eight_devices_do(tmp_path, small, compilation_cache):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -235,27 +235,27 @@ def test_two_processes_compute_what_eight_devices_do(tmp_path, whole, compilatio
             for process in range(2)
         )
     )
-    assert_same_training(tmp_path, whole)
+    assert_same_training(tmp_path, small)
 
 
-def test_eight_devices_then_one(tmp_path, whole, compilation_cache):
+def test_eight_devices_then_one(tmp_path, small, compilation_cache):
     """One device computes what eight do, and goes on from their checkpoint."""
     alone, resumed = tmp_path / "alone", tmp_path / "resumed"
-    pretrain(smoke(*QUIET, "--config.train.num_steps=4"), str(resumed))
+    pretrain(smoke(*SMALL, "--config.train.num_steps=4"), str(resumed))
     finish(run_worker(alone, compilation_cache, devices=1))
     finish(run_worker(resumed, compilation_cache, devices=1))
-    assert_same_training(alone, whole)
-    assert_same_training(resumed, whole)
+    assert_same_training(alone, small)
+    assert_same_training(resumed, small)
 
 
-def test_parameters_split_over_fsdp_train_as_whole_ones_do(tmp_path, monkeypatch, whole):
+def test_parameters_split_over_fsdp_train_as_whole_ones_do(tmp_path, monkeypatch, small):
     monkeypatch.setattr(sharding, "SMALLEST_SHARDED_LEAF", 64)
-    config = smoke(*QUIET, "--config.mesh.fsdp=2")
+    config = smoke(*SMALL, "--config.mesh.fsdp=2")
     template = experiment.abstract_state(experiment.build(config))
     split = [leaf for leaf in jax.tree.leaves(template.params) if "fsdp" in leaf.sharding.spec]
-    assert len(split) > 50
+    assert len(split) > 30
     pretrain(config, str(tmp_path))
-    np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path), losses(small), rtol=1e-5, atol=1e-5)
 
 
 def test_three_lines_load_encode_and_reconstruct(whole):
@@ -387,7 +387,7 @@ def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeyp
 
     def splits(name):
         config = smoke("--config.data.source=arrays", f"--config.data.path={tmp_path / name}.npz")
-        model = pretrained.untrained(config)
+        model = pretrained.untrained(experiment.build(config))
         return model, *(experiment.open_data(model.parts, split) for split in ("train", "test"))
 
     with pytest.raises(ValueError, match="no factors of variation"):

@@ -29,7 +29,9 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def model():
     overrides = [f"--config.apply.num_steps={STEPS}", "--config.model.denoiser.zero_init=false"]
-    return pretrained.untrained(load(str(ROOT / "configs" / "smoke.py"), overrides))
+    return pretrained.untrained(
+        experiment.build(load(str(ROOT / "configs" / "smoke.py"), overrides))
+    )
 
 
 @pytest.fixture(scope="module")

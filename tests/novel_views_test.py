@@ -25,6 +25,7 @@ from soda_jax.uses.common import Studio
 from soda_jax.uses.novel_views import Views, larger
 from tests.page_driver import browser, change, serving, wait_for
 
+pytestmark = pytest.mark.usefixtures("shared_experiments")
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (
     "--config.data.image_size=16", "--config.views.source.size=16", "--config.views.target.size=16",
@@ -34,6 +35,7 @@ TINY = (
     "--config.model.denoiser.zero_init=False", "--config.cameras.channels=18",
     "--config.cameras.rgb_features=4", "--config.cameras.frame=source",
     "--config.cameras.max_sources=2", "--config.cameras.targets=2",
+    "--config.optimizer.method=adamw",  # Muon takes twice as long to compile
     "--config.train.batch_size=8", "--config.train.num_steps=2", "--config.train.log_every=1",
     "--config.train.diagnose_every=2", "--config.train.probe_every=0",
     "--config.train.sample_every=0", "--config.sample.num_steps=2", "--config.sample.batch_size=16",
@@ -211,6 +213,7 @@ def upright(tmp_path_factory):
     pretrain(
         tiny(
             "--config.cameras.frame=upright",
+            "--config.model.denoiser.cross_attention_levels=()",
             "--config.train.probe_every=2",
             "--config.train.probe_examples=40",
             "--config.train.frechet_images=0",

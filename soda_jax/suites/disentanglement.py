@@ -84,7 +84,7 @@ def codes_of(
                 f"{config.data.channels}"
             )
         others[f"z of {workdir}"] = encoded(other)
-    untrained = encoded(pretrained.untrained(config))
+    untrained = encoded(pretrained.untrained(model.parts))
     pixels = probe.raw_pixels(train.images(probe.some(train, PICTURES, config.seed)))
     components = min(z.shape[1], *pixels.shape)
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(pixels)

@@ -27,7 +27,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     test_y = test.labels(np.arange(len(test)))
     tuned = "encoder" if model.parts.z_size else "denoiser"
     rows = []
-    for name, one in (("pretrained", model), ("from scratch", pretrained.untrained(config))):
+    for name, one in (("pretrained", model), ("from scratch", pretrained.untrained(model.parts))):
         found = fine_tune(
             encoder_of(one) if one.parts.z_size else denoiser_of(one),
             {

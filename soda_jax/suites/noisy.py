@@ -24,7 +24,7 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     chosen = some(train, config.evaluate.layer_examples, config.seed)
     read = some(test, config.evaluate.layer_examples, config.seed)
     found = {}
-    for name, one in (("trained", model), ("untrained", untrained(config))):
+    for name, one in (("trained", model), ("untrained", untrained(model.parts))):
         found[name] = noisy_classifier(
             features_of(one),
             lambda rows: train.images(chosen[rows]),

@@ -19,6 +19,7 @@ from soda_jax.training.checkpoint_steps import FinishedSteps, set_aside
 from soda_jax.training.integrity import named_leaves
 from soda_jax.training.processes import agree
 
+_SMALLEST_SLICE = 2**20  # bytes
 _SLOWEST_SAVE = 300  # seconds that processes wait for one whose save may have failed
 
 
@@ -139,6 +140,7 @@ class Checkpointer(CheckpointReader):
     def _open_manager(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self._directory,
+            item_handlers={"state": _writer(), "run": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 step_name_format=FinishedSteps(),
@@ -180,6 +182,17 @@ class Checkpointer(CheckpointReader):
                 logging.warning("%s keeps it", set_aside(self._directory / str(step)))
         agree(True)  # nobody lists the steps before they have been renamed
         self._manager.reload()
+
+
+def _writer() -> ocp.PyTreeCheckpointHandler:
+    """Devices that hold the same large array each write a part of it.
+
+    Of a small one, too, by default, and for every shape of a part a program would be compiled.
+    """
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SMALLEST_SLICE)
+    return ocp.PyTreeCheckpointHandler(
+        type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    )
 
 
 def _read_on_host(folder: epath.Path) -> PyTree:

@@ -91,7 +91,8 @@ def make_train_step(
         metrics = {"loss": loss} | {f"gradient_norm/{group}": norms[group] for group in norms}
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
 
-        def update(state: TrainState) -> TrainState:
+        @partial(jax.jit, inline=True)  # traced once, though two platforms' branches call it
+        def update(state: TrainState, gradient: PyTree, norm: Array, batch_stats: PyTree):
             updates, opt_state = tx.update(gradient, state.opt_state, state.params, norm=norm)
             params = optax.apply_updates(state.params, updates)
             decay = average_decay(state.step, ema_decay, ema_warmup)
@@ -103,7 +104,7 @@ def make_train_step(
                 opt_state=opt_state,
             )
 
-        state = update_where(finite, update, state)
+        state = update_where(finite, update, state, gradient, norm, batch_stats)
         return state.replace(step=state.step + 1), metrics | {"finite": finite}
 
     return train_step
@@ -126,21 +127,20 @@ def in_the_order_of_parameters(gradient: PyTree) -> PyTree:
     )
 
 
-def update_where(finite: Array, update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
-    """update(state) where `finite`, a scalar, holds, else the state, to the bit."""
+def update_where(
+    finite: Array, update: Callable[..., PyTree], state: PyTree, *others: PyTree
+) -> PyTree:
+    """update(state, *others) where `finite`, a scalar, holds, else the state, to the bit."""
     # A choice makes XLA copy the state on a CPU; a branch does so on a GPU, array by array.
+    choice, branch = partial(_choice, update), partial(_branch, update)
     return jax.lax.platform_dependent(
-        finite,
-        state,
-        cuda=partial(_choice, update),
-        rocm=partial(_choice, update),
-        default=partial(_branch, update),
+        finite, state, *others, cuda=choice, rocm=choice, default=branch
     )
 
 
-def _branch(update: Callable[[PyTree], PyTree], finite: Array, state: PyTree) -> PyTree:
-    return jax.lax.cond(finite, update, lambda state: state, state)
+def _branch(update: Callable[..., PyTree], finite: Array, state: PyTree, *others: PyTree) -> PyTree:
+    return jax.lax.cond(finite, update, lambda state, *_: state, state, *others)
 
 
-def _choice(update: Callable[[PyTree], PyTree], finite: Array, state: PyTree) -> PyTree:
-    return jax.tree.map(partial(jnp.where, finite), update(state), state)
+def _choice(update: Callable[..., PyTree], finite: Array, state: PyTree, *others: PyTree) -> PyTree:
+    return jax.tree.map(partial(jnp.where, finite), update(state, *others), state)

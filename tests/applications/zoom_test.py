@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from soda_jax import pretrained
+from soda_jax import experiment, pretrained
 from soda_jax.config_schema import load
 from soda_jax.inference import target_pictures
 from soda_jax.uses import zoom
@@ -16,7 +16,8 @@ DRAWS = ("model.denoiser.zero_init=False", "sample.guidance_scale=0.", "data.cha
 
 
 def untrained(*words):
-    return pretrained.untrained(load(SMOKE, [f"--config.{word}" for word in (*DRAWS, *words)]))
+    config = load(SMOKE, [f"--config.{word}" for word in (*DRAWS, *words)])
+    return pretrained.untrained(experiment.build(config))
 
 
 @pytest.fixture(scope="module")

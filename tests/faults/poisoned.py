@@ -96,13 +96,12 @@ def poisoned(count: int, seed: int, folder: pathlib.Path) -> Result:
     skipped = [line["step"] for line in lines if "skipped_steps" in line]
     result.expect(skipped == bad, f"skipped {len(skipped)} of {len(bad)}")
     result.trials += count
-    # A skipped step changes nothing: steps 6 to 10 all bad leave what the save of step 5 held.
-    run(folder / "still", [6, 7, 8, 9, 10], 10)
-    before, after = arrays(folder / "still", 5), arrays(folder / "still", 10)
+    # A skipped step changes nothing: steps 11 to 15, all bad, leave what the save of 10 held.
+    error = run(folder / "ends", list(range(6, 30)), 30)
+    before, after = arrays(folder / "ends", 10), arrays(folder / "ends", 15)
     changed = [name for name in before if before[name] != after[name]]
     result.expect(changed == ["step"], f"skipped steps changed {changed[:3]}")
-    error = run(folder / "ends", list(range(7, 30)), 30)
     result.expect(isinstance(error, pretrain.NonFiniteLossError), f"no end: {error!r}")
-    result.expect("11 steps in a row, up to 17" in str(error), str(error))
+    result.expect("11 steps in a row, up to 16" in str(error), str(error))
     result.expect(CheckpointReader(folder / "ends").steps()[-1] == 15, "saved after the end")
     return result

@@ -24,8 +24,8 @@ PROCESS = Process(InvertedCosine())
 VIEW = View(size=8)
 MODEL = DiffusionAutoencoder(
     encoder=Encoder(6, ResNet("resnet10", 1 / 32, norm="group")),
-    bottleneck=Bottleneck(5, 0.2, 0.2),
-    denoiser=Denoiser(8, (1, 2), 1, (), mid_attention=False, dropout=0.1, zero_init=False),
+    bottleneck=Bottleneck(3, 0.2, 0.2),
+    denoiser=Denoiser(8, (1,), 1, (), mid_attention=False, dropout=0.1, zero_init=False),
 )
 LEARNING_RATE = 0.5
 
@@ -62,17 +62,18 @@ def test_accumulated_steps_average_their_parts(variables, images):
 
     (loss0, gradient0), (loss1, gradient1) = (part_gradient(images[i::2], i) for i in range(2))
     np.testing.assert_allclose(metrics["loss"], (loss0 + loss1) / 2, rtol=1e-5)
+    before, new_state, gradient0, gradient1 = jax.device_get(
+        (variables["params"], new_state, gradient0, gradient1)
+    )
     expected = jax.tree.map(
-        lambda p, a, b: p - LEARNING_RATE * (a + b) / 2, variables["params"], gradient0, gradient1
+        lambda p, a, b: p - LEARNING_RATE * (a + b) / 2, before, gradient0, gradient1
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         new_state.params,
         expected,
     )
-    average = jax.tree.map(
-        lambda old, new: 0.9 * old + 0.1 * new, variables["params"], new_state.params
-    )
+    average = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, before, new_state.params)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         new_state.ema_params,
