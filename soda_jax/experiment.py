@@ -335,6 +335,7 @@ def init_state(experiment: Experiment) -> TrainState:
 
 
 def init_in_place(experiment: Experiment) -> Callable[[], TrainState]:
+    """`init_fn` jitted so that its state is sharded from the start."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
     return jax.jit(experiment.step(init_fn), out_shardings=shardings)
 

@@ -24,7 +24,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The observers have tests of their own; each costs a compilation.
 QUIET = ("--config.train.diagnose_every=0", "--config.train.probe_every=0")
 QUIET += ("--config.train.sample_every=0", "--config.train.checkpoint_async=False")
-# Every kind of layer that mixes pictures or pixels, once: other processes compile it anew.
+# Small, as other processes compile it anew; batch norms and attention, which mix pictures or
+# pixels, are in it.
 SMALL = (
     *QUIET, "--config.data.image_size=8", "--config.views.source.size=8",
     "--config.views.target.size=8", "--config.model.z_size=9",
