@@ -1,6 +1,6 @@
 """What a GPU that isn't there would be told to do in a training step: its kernels, and their bytes.
 
-    python benchmarks/gpu_kernels.py --config=configs/cifar10.py --topology=h200:1 [--program=FILE]
+    python benchmarks/gpu_kernels.py --config=configs/cifar10.py:full_plain --topology=h200:1
 
 The step is compiled ahead of time on this CPU (pip install 'soda_jax[cuda12]'). Of each kernel, or
 copy, what it reads and writes is summed, by part of the model and by kind, and how long that takes
@@ -44,7 +44,7 @@ def kernels(hlo: str) -> list[tuple[str, str, int]]:
 
 def main() -> None:
     parser = figures.parser(
-        __doc__, config="configs/cifar10.py", topology="h200:1", program="", most="15"
+        __doc__, config="configs/cifar10.py:full_plain", topology="h200:1", program="", most="15"
     )
     arguments, words = figures.parse(parser)
     card = arguments.topology.split(":")[0]

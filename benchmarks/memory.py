@@ -1,6 +1,6 @@
 """Bytes a picture of the train step, and the largest batch that a device holds; a table out.
 
-    python benchmarks/memory.py --config=configs/cifar10.py [--topology=h200:1]
+    python benchmarks/memory.py --config=configs/cifar10.py:full_plain [--topology=h200:1]
 
 The step is compiled at two batches, not run: what XLA lays out for state, batch and activations.
 Between them memory is taken to grow in a straight line, from which the largest batch follows, a
@@ -20,7 +20,7 @@ FREE = 0.1  # what is left to the allocator and to measures in between
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, config="configs/cifar10.py")
+    parser = figures.parser(__doc__, config="configs/cifar10.py:full_plain")
     parser.add_argument("--batch_sizes", type=int, nargs=2, default=(16, 64))
     parser.add_argument(
         "--topology", help="such as h200:1 or v5e:1x1; else the device that is here"

@@ -1,4 +1,4 @@
-"""A PyTorch twin of configs/cifar10.py's step; `versus_torch.py` runs its variants.
+"""A PyTorch twin of the step of configs/cifar10.py:full_plain; versus_torch.py runs its variants.
 
     python benchmarks/torch_twin.py --batch_size=256 --dtype=bfloat16 --channels_last --compile
 

@@ -2,8 +2,9 @@
 
     python benchmarks/tpu_attention.py --topology=v5e:1x1 [--batch_size=512]
 
-One block of `configs/cifar10.py` at 16x16: the projection to q, k and v, four heads of 64, forward
-and backward, in bfloat16 with a float32 softmax. Cycles of a loop's body count as often as it runs.
+One block of `configs/cifar10.py:full_plain` at 16x16: the projection to q, k and v, four heads of
+64, forward and backward, in bfloat16 with a float32 softmax. Cycles of a loop's body count as often
+as it runs.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Where a training step's time goes on a TPU that isn't there, by its compiler's own estimate.
 
-    python benchmarks/tpu_cost.py --config=configs/cifar10.py --topology=v5e:1x1 [--program=FILE]
+    python benchmarks/tpu_cost.py --config=configs/cifar10.py:full_plain --topology=v5e:1x1
 
 The step is compiled ahead of time on this CPU (pip install 'soda_jax[tpu]'; minutes to an hour).
 Each kernel of the program carries the cycles that the compiler expects; here they are summed by
@@ -38,7 +38,7 @@ _KERNEL = re.compile(r'op_name="([^"]*)".*"estimated_cycles":"(\d+)"')
 
 def main() -> None:
     parser = figures.parser(
-        __doc__, config="configs/cifar10.py", topology="v5e:1x1", program="", most="15"
+        __doc__, config="configs/cifar10.py:full_plain", topology="v5e:1x1", program="", most="15"
     )
     arguments, words = figures.parse(parser)
     chip = arguments.topology.split(":")[0]

@@ -1,10 +1,11 @@
 """Images/s, FLOPs a picture, memory and MFU of the train step: one command, a table out.
 
-    python benchmarks/train_step.py --config=configs/cifar10.py [--config.KEY=VALUE ...]
+    python benchmarks/train_step.py --config=configs/cifar10.py:full_plain [--config.KEY=VALUE ...]
 
-configs/cifar10.py is the geometry of FutureXiang/soda (ResNet-18, small stem; z 128; U-Net 128
-(1, 2, 2, 2), 2 blocks, attention at 16x16): a user of that repository can compare. The step is the
-one that pretraining runs: augmentation, both networks, AdamW, EMA. The pictures are random bytes.
+configs/cifar10.py:full_plain is the geometry of FutureXiang/soda (ResNet-18, small stem; z 128;
+U-Net 128 (1, 2, 2, 2), 2 blocks, attention at 16x16): a user of that repository can compare. The
+step is the one that pretraining runs: augmentation, both networks, AdamW, EMA. The pictures are
+random bytes.
 """
 
 import statistics
@@ -84,7 +85,7 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, config="configs/cifar10.py")
+    parser = figures.parser(__doc__, config="configs/cifar10.py:full_plain")
     parser.add_argument("--num_steps", type=int, default=10, help="steps between two waits")
     parser.add_argument("--repeats", type=int, default=3)
     arguments, words = figures.parse(parser)

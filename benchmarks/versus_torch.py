@@ -59,7 +59,8 @@ def main() -> None:
     if unknown := [name for name in variants if name not in VARIANTS]:
         parser.error(f"--variants: no {unknown[0]!r}; there are {'; '.join(VARIANTS)}")
     shared = [f"--num_steps={arguments.num_steps}", "--repeats=1"]
-    ours = [sys.executable, str(HERE / "train_step.py"), "--config=configs/cifar10.py", *shared]
+    ours = [sys.executable, str(HERE / "train_step.py"), *shared]
+    ours += ["--config=configs/cifar10.py:full_plain"]
     ours += [f"--config.train.batch_size={arguments.batch_size}"]
     ours += [f"--config.model.dtype={arguments.dtype}"]
     twin = [arguments.torch_python, str(HERE / "torch_twin.py"), *shared]

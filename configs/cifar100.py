@@ -1,12 +1,12 @@
-"""CIFAR-100: configs/cifar10.py with other pictures, and the same presets, "full" and "cpu".
+"""CIFAR-100: configs/cifar10.py with other pictures, and the same presets.
 
 The files are the published ones (cifar-100-binary or -python), in data/cifar100 or where
 --config.data.path says.
 
 Command:   python -m soda_jax pretrain --config=configs/cifar100.py --workdir=runs/cifar100
-Hardware:  one GPU of 24 GB or more, or any number of devices that divides 512
+Hardware:  one GPU of 40 GB or more (see cifar10.py), or any number of devices that divides 512
 Time:      not yet measured
-Reaches:   not yet measured; FutureXiang/soda, which this follows [R]: linear 54.9, kNN 51.4
+Reaches:   not yet measured; FutureXiang/soda, whose geometry this is [R]: linear 54.9, kNN 51.4
 
 Command:   python -m soda_jax pretrain --config=configs/cifar100.py:cpu --workdir=runs/cifar100_cpu
 Hardware:  two CPU cores

@@ -4,7 +4,7 @@ After Preechakul et al. 2022 (arXiv 2111.15640): the encoder sees the very pictu
 and its whole code modulates every layer. Our networks, noise and sizes [D]; its latent prior is
 `apply --use=prior`, its inversion `apply --use=reconstruct`.
 
-Presets: full and cpu, with the networks of configs/cifar10.py's full and cpu_plain.
+Presets: full and cpu, with the networks of configs/cifar10.py's full_plain and cpu_plain.
 
 Command:   python -m soda_jax pretrain --config=configs/diffae.py:cpu --workdir=runs/diffae
            python -m soda_jax apply    --workdir=runs/diffae --use=reconstruct,interpolate,prior
@@ -18,7 +18,10 @@ from configs import cifar10
 
 
 def get_config(preset: str = "full") -> ml_collections.ConfigDict:
-    config = cifar10.get_config("cpu_plain" if preset == "cpu" else preset)
+    plain = {"full": "full_plain", "cpu": "cpu_plain"}
+    if preset not in plain:
+        raise ValueError(f"preset {preset!r}: one of {', '.join(plain)}")
+    config = cifar10.get_config(plain[preset])
     config.name = f"diffae_{preset}"
     config.views.shared = True
     config.views.source.noise = 0.0

@@ -76,7 +76,7 @@ PRESETS = [
     "drl.py:cpu_vdrl",
     "drl.py:digits",
     "cifar10.py:full",
-    "cifar10.py:full_recipe",
+    "cifar10.py:full_plain",
     "cifar10.py:cpu_plain",
     "cifar100.py:cpu",
     "cifar100.py:full",
@@ -348,7 +348,7 @@ def test_a_broken_file_says_where(tmp_path, text, expected):
 def test_an_argument_that_a_config_does_not_take():
     with pytest.raises(ConfigError, match="base.py:big: too many positional arguments; .* nothing"):
         config_schema.load(f"{BASE}:big")
-    presets = "cifar10.py, line .* 'gpu': one of full, full_recipe, cpu, cpu_plain"
+    presets = "cifar10.py, line .* 'gpu': one of full, full_plain, cpu, cpu_plain"
     with pytest.raises(ConfigError, match=presets):
         config_schema.load(BASE.replace("base.py", "cifar10.py:gpu"))
 
