@@ -147,6 +147,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.method = "adamw"  # [R]; muon: kernels step along orthogonalised momentum [D]
     config.optimizer.learning_rate = 1e-4  # of the denoiser [R]
     config.optimizer.encoder_learning_rate = 2e-4  # of the encoder [R]
+    config.optimizer.head_learning_rate = 0.0  # of its last linear map [D]; 0: the encoder's
     config.optimizer.warmup_steps = 1000  # linear, from 0
     config.optimizer.decay = (
         "constant"  # after the warm-up: constant | cosine, to 0 at the last step [R]

@@ -74,6 +74,11 @@ def _code(values: Values) -> Iterator[Broken]:
         if values["model.z_size"] != width:
             allowed = f"{width}, as many as there are pooled features, for model.encoder.linear"
             yield Broken("model.z_size", f"{allowed} = False", str(width))
+    if values["optimizer.head_learning_rate"]:
+        no_head = values["model.encoder.variant"] == "none" or not values["model.encoder.linear"]
+        if no_head or not values["optimizer.encoder_learning_rate"]:
+            reason = "no linear map makes z" if no_head else "the encoder's rate is 0"
+            yield Broken("optimizer.head_learning_rate", f"0.0 where {reason}", "0.0")
 
 
 def pooled_size(values: Values) -> int:

@@ -134,6 +134,7 @@ def build(
     source_view = View(**config.views.source)
     target_view = View(**config.views.target)
     model, rate = make_model(config), config.optimizer
+    head = rate.head_learning_rate
     parts = Experiment(
         config=config,
         mesh=mesh,
@@ -165,6 +166,7 @@ def build(
             weight_decay=rate.weight_decay,
             clip_norm=rate.clip_norm,
             method=rate.method,
+            head_share=head / rate.encoder_learning_rate if head else 1.0,
         ),
     )
     block = config.probe.block.removesuffix("_attention")

@@ -221,6 +221,11 @@ def test_rules_that_two_fields_break():
     assert f"{2 * (64 + 128 + 256 + 300)}, as many as there are pooled features" in line
     (line,) = problems_of(stages, "model.encoder.variant=wide_resnet", "sample.guidance_scale=0.")
     assert line.startswith("model.encoder.pooling = 'stages': 'last' for model.encoder.variant")
+    rate = "optimizer.head_learning_rate=1e-3"
+    (line,) = problems_of(rate, "optimizer.encoder_learning_rate=0.")
+    assert line.startswith("optimizer.head_learning_rate = 0.001: 0.0 where the encoder's rate is")
+    (line,) = problems_of(rate, "model.encoder.linear=False", "model.z_size=512")
+    assert line.startswith("optimizer.head_learning_rate = 0.001: 0.0 where no linear map makes z")
     one = "views.source.mean=(.5,)"
     (line,) = problems_of("data.channels=1", one)
     assert line.startswith("views.source.mean = (0.5,): as many parts as views.source.std")

@@ -52,6 +52,17 @@ def clip_by_norm(most: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
+def scale_head(share: float) -> optax.GradientTransformation:
+    """Scales the steps of the encoder's "head", decay included."""
+
+    def scale(updates: PyTree, _: PyTree) -> PyTree:
+        encoder = updates["encoder"]
+        head = jax.tree.map(lambda leaf: share * leaf, encoder["head"])
+        return updates | {"encoder": encoder | {"head": head}}
+
+    return optax.stateless(scale)
+
+
 def make_optimizer(
     encoder_rate: optax.Schedule,
     denoiser_rate: optax.Schedule,
@@ -61,9 +72,11 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
     method: str = "adamw",
+    head_share: float = 1.0,
 ) -> optax.GradientTransformation:
     """Clips the global norm of all gradients, then steps by group: the top keys of params.
-    Its update takes that norm, too: see `clip_by_norm`.
+    Its update takes that norm, too: see `clip_by_norm`. The encoder's "head", the linear map that
+    makes z, has head_share of the encoder's rate.
 
     `method` "muon" (Jordan et al. 2024) steps kernels along their momentum (optax's .95, not b1)
     with all its singular values made one, scaled to a root mean square of .2, as AdamW's steps have
@@ -86,6 +99,8 @@ def make_optimizer(
 
     make = {"adamw": adamw, "muon": muon}[method]
     groups = {"encoder": make(encoder_rate), "denoiser": make(denoiser_rate)}
+    if head_share != 1:
+        groups["encoder"] = optax.chain(groups["encoder"], scale_head(head_share))
     by_group = optax.multi_transform(groups, lambda params: {key: key for key in params})
     clip = clip_by_norm(clip_norm) if clip_norm > 0 else optax.identity()
     return optax.chain(clip, by_group)

@@ -9,7 +9,14 @@ import pytest
 from soda_jax.training import optimizer
 
 
-def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0, method="adamw"):
+def make(
+    encoder_rate=0.0,
+    denoiser_rate=0.1,
+    weight_decay=0.0,
+    clip_norm=0.0,
+    method="adamw",
+    head_share=1.0,
+):
     return optimizer.make_optimizer(
         optax.constant_schedule(encoder_rate),
         optax.constant_schedule(denoiser_rate),
@@ -18,6 +25,7 @@ def make(encoder_rate=0.0, denoiser_rate=0.1, weight_decay=0.0, clip_norm=0.0, m
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         method=method,
+        head_share=head_share,
     )
 
 
@@ -101,3 +109,20 @@ def test_muon_steps_kernels_along_the_orthogonal_part_of_the_gradient():
     expected, _ = adam.update(gradient, adam.init(params))
     for group in params:
         np.testing.assert_allclose(updates[group]["bias"], expected[group]["bias"], rtol=1e-5)
+
+
+def test_the_head_has_its_own_rate_and_nothing_else_has():
+    params = {
+        "encoder": {name: {"kernel": jnp.ones((2, 2))} for name in ("head", "trunk")},
+        "denoiser": {"head": {"kernel": jnp.ones((2, 2))}},
+    }
+    tx = make(encoder_rate=0.08, denoiser_rate=0.1, weight_decay=0.5, head_share=0.25)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    # Adam's first step of one rate, and the decay of half of it.
+    for group, name, rate in (
+        ("encoder", "head", 0.02),
+        ("encoder", "trunk", 0.08),
+        ("denoiser", "head", 0.1),
+    ):
+        np.testing.assert_allclose(updates[group][name]["kernel"], -1.5 * rate, rtol=1e-5)
