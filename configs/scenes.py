@@ -11,11 +11,11 @@ Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=
                --config.novel_views.compare="('runs/scenes_regression',)"
 Hardware:  one or two CPU cores (cpu, regression); one GPU (full): --dry_run on a CPU counts
            80 GiB for its batch; --config.optimizer.accumulate=4 where there is less
-Time:      62 minutes for each (cpu, regression) at 43 rooms a second on one core; it took 79, with
-           other work beside it
-Reaches:   21.9, 22.3 and 22.4 dB from one, two and three sources, its mean picture 23.4, 23.7 and
-           23.8, as the regression (23.6, 23.9 and 24.0 with one target and 256,000 rooms); the
-           nearest source 14.6, 15.3 and 15.8; seed 0 (results/novel_views.md)
+Time:      56 minutes for each (cpu, regression) at 77 rooms a second on one core; a slower one drew
+           43
+Reaches:   22.7, 23.1 and 23.3 dB from one, two and three sources, its mean picture 24.0, 24.4 and
+           24.5; the regression 23.6, 23.9 and 24.0 with one target a room (with two, as it is now,
+           not run); the nearest source 14.6, 15.3 and 15.8; seed 0 (results/novel_views.md)
 """
 
 import ml_collections
@@ -92,7 +92,7 @@ def cpu(config: ml_collections.ConfigDict) -> None:
     config.diffusion.pure_noise = 0.5
     config.diffusion.even = True
     config.train.batch_size = 16
-    config.train.num_steps = 10_000
+    config.train.num_steps = 16_000
     config.train.checkpoint_every = 500
     config.train.diagnose_every = 500
     config.train.probe_every = 5000
