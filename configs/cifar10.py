@@ -4,7 +4,7 @@ The files are the published ones (cifar-10-batches-bin or -py), in data/cifar10 
 --config.data.path says.
 
 Command:   python -m soda_jax pretrain --config=configs/cifar10.py --workdir=runs/cifar10
-Hardware:  one GPU of 40 GB or more (28.6 GiB by XLA's compiler for an H200; with less,
+Hardware:  one GPU of 40 GB or more (28.5 GiB by XLA's compiler for an H200; with less,
            --config.optimizer.accumulate=2), or any number of devices that divides 512
 Time:      not yet measured; 78,000 steps are 800 epochs
 Reaches:   not yet measured: no GPU has run it. The geometry is FutureXiang/soda's, which reaches
