@@ -14,7 +14,7 @@ Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
 Hardware:  one CPU core; two haven't been timed with these fields
 Time:      46 minutes on one core, at 107 pictures a second; 69 on another, at 66 to 72
-Reaches:   linear 66.8 and 66.5 (z, seeds 0 and 1), kNN 56.2
+Reaches:   linear 66.5 (z, mean of seeds 0, 1, 2), kNN 56.2 (of two)
 
 Presets besides, without the recipe: full_plain, FutureXiang/soda as closely as is known, whose
 speed the benchmarks measure; cpu_plain, the CPU's before the trials, beside which the other
@@ -81,7 +81,7 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     config.model.encoder.moments = 2
     # z is those statistics themselves. SODA's linear map of them [R] lets a few large directions
     # through, to the denoiser and back to the encoder: without it z knows 3 points more, also after
-    # an hour (two seeds), and its rank is 3 times as high.
+    # an hour (three seeds), and its rank is 3 times as high.
     config.model.encoder.linear = False
     config.probe.features = ("z",)  # the pooled features are the same
     config.optimizer.encoder_learning_rate = config.optimizer.learning_rate
