@@ -5,7 +5,7 @@
 configs/cifar10.py:full_plain is the geometry of FutureXiang/soda (ResNet-18, small stem; z 128;
 U-Net 128 (1, 2, 2, 2), 2 blocks, attention at 16x16): a user of that repository can compare. The
 step is the one that pretraining runs: augmentation, both networks, AdamW, EMA. The pictures are
-random bytes.
+random bytes; with cameras they are the config's own, and objects are counted, not their views.
 """
 
 import statistics
@@ -32,6 +32,17 @@ PEAK_FLOPS = {
 }
 
 
+def training_batch(parts):
+    """Random bytes; with cameras, which can't be random, what the config's data begin with."""
+    if parts.cameras is not None:
+        source = experiment.open_data(parts, "train")
+        with experiment.open_batches(parts, source, 0) as batches:
+            return next(batches)
+    shape = experiment.abstract_batch(parts).shape
+    images = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+    return sharding.split_batch(parts.mesh, images)
+
+
 def benchmark(config, num_steps: int, repeats: int) -> dict:
     """Times `repeats` runs of `num_steps` steps, each ended by one wait; the median counts."""
     parts = experiment.build(config)
@@ -41,10 +52,7 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
     compile_seconds = time.perf_counter() - begin
 
     state = experiment.init_state(parts)
-    shape = experiment.abstract_batch(parts).shape
-    images = sharding.split_batch(
-        parts.mesh, np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
-    )
+    images = training_batch(parts)
 
     def run(state):
         begin = time.perf_counter()
@@ -59,7 +67,7 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
         state, one = run(state)
         seconds.append(one)
     median = statistics.median(seconds)
-    images_per_second = shape[0] / median
+    images_per_second = config.train.batch_size / median
     flops = experiment.flops_per_image(parts)
     device = jax.devices()[0]
     memory = step.memory_analysis()
@@ -70,7 +78,7 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
         "device": f"{jax.device_count()} x {device.device_kind}",
         "jax": jax.__version__,
         "dtype": config.model.dtype,
-        "batch_size": shape[0],
+        "batch_size": config.train.batch_size,
         "parameters": metrics.count(abstract.params),
         "images_per_second": images_per_second,
         "step_milliseconds": 1e3 * median,

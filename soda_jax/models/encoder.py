@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
-from soda_jax.models.layers import glorot, own_places
+from soda_jax.models.layers import Conv, glorot, own_places
 from soda_jax.models.norms import BatchNorm, GroupNorm
 from soda_jax.models.wide_resnet import WideResNet
 
@@ -55,25 +55,24 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=glorot)
+        conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=glorot)
         norm = partial(Norm, self.norm, self.dtype)
         out = self.features * (4 if self.bottleneck else 1)
-        strides = (self.stride, self.stride)
 
         h = norm(name="norm0")(x, train)
         if self.stride > 1 or x.shape[-1] != out:
-            x = conv(out, (1, 1), strides, name="shortcut")(h)
+            x = conv(out, 1, self.stride, name="shortcut")(h)
 
         if self.bottleneck:
-            h = conv(self.features, (1, 1), name="conv0")(h)
+            h = conv(self.features, 1, name="conv0")(h)
             h = norm(name="norm1")(h, train)
-            h = conv(self.features, (3, 3), strides, name="conv1")(h)
+            h = conv(self.features, 3, self.stride, name="conv1")(h)
             h = norm(name="norm2")(h, train)
-            h = conv(out, (1, 1), name="conv2")(h)
+            h = conv(out, 1, name="conv2")(h)
         else:
-            h = conv(self.features, (3, 3), strides, name="conv0")(h)
+            h = conv(self.features, 3, self.stride, name="conv0")(h)
             h = norm(name="norm1")(h, train)
-            h = conv(out, (3, 3), name="conv1")(h)
+            h = conv(out, 3, name="conv1")(h)
         return x + h
 
 
@@ -111,16 +110,8 @@ class ResNet(nn.Module):
         if self.places:
             x = jnp.concatenate([x, own_places(x)], axis=-1)
         x = x.astype(self.dtype)
-        size, stride = STEMS[self.stem]
-        h = nn.Conv(
-            width,
-            (size, size),
-            (stride, stride),
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=glorot,
-            name="stem",
-        )(x)
+        conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=glorot)
+        h = conv(width, *STEMS[self.stem], name="stem")(x)
         if self.stem == "standard":
             h = nn.max_pool(h, (3, 3), (2, 2), padding="SAME")
 
@@ -140,14 +131,7 @@ class ResNet(nn.Module):
                 )(h, train)
         h = Norm(self.norm, self.dtype, name="norm")(h, train)
         if self.features:
-            h = nn.Conv(
-                self.features,
-                (1, 1),
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=glorot,
-                name="features",
-            )(h)
+            h = conv(self.features, 1, name="features")(h)
             h = Norm(self.norm, self.dtype, name="features_norm")(h, train)
         return jnp.concatenate([*pooled, *moments(h, self.moments)], axis=-1)
 

@@ -1,6 +1,7 @@
 """Parts that the networks share: initialisers, norms, time encoding, attention, resampling."""
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,48 @@ truncated_normal = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_no
 glorot = nn.initializers.glorot_uniform()
 
 
+def convolve(
+    x: Array, kernel: Array, stride: int, padding: str | Sequence[tuple[int, int]]
+) -> Array:
+    """[b h w c], [k k c d] -> [b h' w' d].
+
+    On a CPU, where a map is smaller than the kernel, as a product with its gathered patches: there
+    XLA's convolution is twenty times as slow (docs/performance.md).
+    """
+    k, _, _, features = kernel.shape
+    pads = padding
+    if isinstance(padding, str):
+        pads = jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (stride, stride), padding)
+    height, width = (
+        (n + sum(p) - k) // stride + 1 for n, p in zip(x.shape[1:3], pads, strict=True)
+    )
+
+    def direct(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def gathered(x, kernel):
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        rows = [slice(i, i + (height - 1) * stride + 1, stride) for i in range(k)]
+        columns = [slice(i, i + (width - 1) * stride + 1, stride) for i in range(k)]
+        patches = jnp.concatenate([x[:, r, c] for r in rows for c in columns], axis=-1)
+        return patches @ kernel.reshape(-1, features)
+
+    # The gradient convolves the map that comes out.
+    if min(*x.shape[1:3], height, width) >= k:
+        return direct(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=gathered, default=direct)
+
+
 class Conv(nn.Module):
-    """A square convolution of [b h w c], with a bias whose gradient is quick on a CPU, too."""
+    """A square convolution of [b h w c], and a bias whose gradient is quick on a CPU, too."""
 
     features: int
     size: int
     stride: int = 1
     padding: str | int = "SAME"
+    use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = truncated_normal
 
@@ -30,15 +66,11 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        h = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (self.stride, self.stride),
-            self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return per_channel(h, None, bias)
+        sides = self.padding if isinstance(self.padding, str) else [(self.padding,) * 2] * 2
+        h = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, sides)
+        if not self.use_bias:
+            return h
+        return per_channel(h, None, self.param("bias", nn.initializers.zeros, (self.features,)))
 
 
 class Dropout(nn.Module):

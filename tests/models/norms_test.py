@@ -86,6 +86,27 @@ def test_a_convolution_and_its_gradients_are_flaxs(h, stride, padding):
     _close(run(ours), run(reference))
 
 
+@pytest.mark.parametrize("map_size, stride, padding", [(1, 1, 1), (2, 1, "SAME"), (4, 2, "SAME")])
+def test_maps_smaller_than_the_kernel_are_products_on_a_cpu(map_size, stride, padding):
+    x = jax.random.normal(jax.random.key(6), (3, map_size, map_size, 4))
+    reference = nn.Conv(5, (3, 3), stride, padding=padding)
+    params = reference.init(jax.random.key(7), x)["params"]
+    ours = Conv(5, 3, stride, padding)
+    weights = jax.random.normal(jax.random.key(8), ours.apply({"params": params}, x).shape)
+
+    def run(module):
+        def output(params, x):
+            return module.apply({"params": params}, x)
+
+        return _with_gradients(output, params, x, weights)
+
+    _close(run(ours), run(reference))
+    traced = jax.jit(lambda x: ours.apply({"params": params}, x)).trace(x)
+    for platform, product in (("cpu", True), ("cuda", False), ("tpu", False)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.convolution" not in text) == product, platform
+
+
 def test_sums_of_half_precision_are_exact_to_single():
     x = jnp.full((1, 64, 64, 2), 1.0, jnp.bfloat16)
     assert norms.pixel_sums(x).tolist() == [[4096.0, 4096.0]]
