@@ -14,8 +14,8 @@ Hardware:  one or two CPU cores (cpu, regression); one GPU (full): --dry_run on 
 Time:      56 minutes for each (cpu, regression) at 77 rooms a second on one core; a slower one drew
            43
 Reaches:   22.7, 23.1 and 23.3 dB from one, two and three sources, its mean picture 24.0, 24.4 and
-           24.5; the regression 23.6, 23.9 and 24.0 with one target a room (with two, as it is now,
-           not run); the nearest source 14.6, 15.3 and 15.8; seed 0 (results/novel_views.md)
+           24.5; the regression 24.2, 24.5 and 24.6; the nearest source 14.6, 15.3 and 15.8; seed 0
+           (results/novel_views.md)
 """
 
 import ml_collections
