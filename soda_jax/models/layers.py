@@ -1,7 +1,6 @@
 """Parts that the networks share: initialisers, norms, time encoding, attention, resampling."""
 
 import importlib.util
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,16 +16,14 @@ truncated_normal = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_no
 glorot = nn.initializers.glorot_uniform()
 
 
-def convolve(
-    x: Array, kernel: Array, stride: int, padding: str | Sequence[tuple[int, int]]
-) -> Array:
+def convolve(x: Array, kernel: Array, stride: int, padding: str | int) -> Array:
     """[b h w c], [k k c d] -> [b h' w' d].
 
     On a CPU, where a map is smaller than the kernel, as a product with its gathered patches: there
     XLA's convolution is twenty times as slow (docs/performance.md).
     """
     k, _, _, features = kernel.shape
-    pads = padding
+    pads = [(padding, padding)] * 2
     if isinstance(padding, str):
         pads = jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (stride, stride), padding)
     height, width = (
@@ -66,8 +63,7 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        sides = self.padding if isinstance(self.padding, str) else [(self.padding,) * 2] * 2
-        h = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, sides)
+        h = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
         if not self.use_bias:
             return h
         return per_channel(h, None, self.param("bias", nn.initializers.zeros, (self.features,)))
