@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array
+from soda_jax.models import winograd
 from soda_jax.models.norms import GroupNorm, per_channel
 
 # The denoiser's initialiser is a truncated normal [P]; its fan-in scale is ours [D].
@@ -19,8 +20,9 @@ glorot = nn.initializers.glorot_uniform()
 def convolve(x: Array, kernel: Array, stride: int, padding: str | int) -> Array:
     """[b h w c], [k k c d] -> [b h' w' d].
 
-    On a CPU, where a map is smaller than the kernel, as a product with its gathered patches: there
-    XLA's convolution is twenty times as slow (docs/performance.md).
+    On a CPU with fewer multiplications where that pays (`winograd`); and where a map is smaller
+    than the kernel, as a product with its gathered patches: there XLA's convolution is twenty times
+    as slow (docs/performance.md).
     """
     k, _, _, features = kernel.shape
     pads = [(padding, padding)] * 2
@@ -43,9 +45,14 @@ def convolve(x: Array, kernel: Array, stride: int, padding: str | int) -> Array:
         return patches @ kernel.reshape(-1, features)
 
     # The gradient convolves the map that comes out.
-    if min(*x.shape[1:3], height, width) >= k:
-        return direct(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=gathered, default=direct)
+    if min(*x.shape[1:3], height, width) < k:
+        return jax.lax.platform_dependent(x, kernel, cpu=gathered, default=direct)
+    same = (k, stride, list(pads)) == (winograd.KERNEL, 1, [(1, 1)] * 2)
+    if same and x.dtype == jnp.float32 and (m := winograd.tile_size(x, kernel)):
+        return jax.lax.platform_dependent(
+            x, kernel, cpu=partial(winograd.convolve, m), default=direct
+        )
+    return direct(x, kernel)
 
 
 class Conv(nn.Module):
