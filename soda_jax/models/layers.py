@@ -17,6 +17,7 @@ truncated_normal = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_no
 glorot = nn.initializers.glorot_uniform()
 
 
+@partial(jax.jit, static_argnums=(2, 3))  # traced once for all layers of a shape
 def convolve(x: Array, kernel: Array, stride: int, padding: str | int) -> Array:
     """[b h w c], [k k c d] -> [b h' w' d].
 

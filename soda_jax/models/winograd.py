@@ -67,6 +67,8 @@ def _of_kernel(matrix: np.ndarray, kernel: Array) -> Array:
     return (both @ kernel.swapaxes(0, 1).reshape(-1, c * d)).reshape(i, i, c, d)
 
 
+# Traced once for all layers of a shape.
+@partial(jax.jit, static_argnums=0)
 def _convolved(m: int, x: Array, kernel: Array) -> Array:
     b, g, a = matrices(m)
     count, height, width, _ = x.shape
@@ -105,6 +107,7 @@ def _forward(m: int, x: Array, kernel: Array):
     return _convolved(m, x, kernel), (x, kernel)
 
 
+@partial(jax.jit, static_argnums=0)
 def _backward(m: int, kept, gradient: Array):
     # Else the forward pass' tiles, (m + 2)^2 / m^2 as large as x, are kept until now.
     x, kernel, gradient = jax.lax.optimization_barrier((*kept, gradient))
