@@ -92,6 +92,9 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     # view of it. 0.7, within the noise.
     config.views.located = True
     config.diffusion.shift = 2.0  # more noise leaves more to z; 0.4, within the noise
+    # Not here: sources in colours that don't tell (views.source.jitter_prob=.8, grayscale_prob=.2),
+    # 2 points more by neighbours and with ten labels after an hour, .3 where it was to be decided,
+    # and wrong colours in what is drawn.
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:
