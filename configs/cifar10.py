@@ -14,7 +14,7 @@ Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
 Hardware:  one CPU core; two haven't been timed with these fields
 Time:      46 minutes on one core, at 107 pictures a second; 69 on another, at 66 to 72
-Reaches:   linear 66.5 (z, mean of seeds 0, 1, 2), kNN 56.2 (of two)
+Reaches:   linear 66.5 (z, mean of seeds 0, 1, 2), kNN 56.3
 
 Presets besides, without the recipe: full_plain, FutureXiang/soda as closely as is known, whose
 speed the benchmarks measure; cpu_plain, the CPU's before the trials, beside which the other

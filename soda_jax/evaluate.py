@@ -61,7 +61,7 @@ def evaluate_model(model: Pretrained, workdir: str, names: Sequence[str] = ()) -
     config = model.parts.config
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
-    names = names or config.evaluate.suites or allowed_by(model, splits[0])
+    names = names or config.evaluate.suites or allowed_by(model, *splits)
     problems = run_chapters(
         {name: SUITES[name] for name in names},
         lambda suite: suite.run(model, *splits),
@@ -77,11 +77,14 @@ def evaluate_model(model: Pretrained, workdir: str, names: Sequence[str] = ()) -
     return path
 
 
-def allowed_by(model: Pretrained, train: Source) -> list[str]:
+def allowed_by(model: Pretrained, train: Source, test: Source) -> list[str]:
     """The suites that need nothing which the data or the model lack, but for the slow ones."""
     alone = not model.parts.needs_place  # whether pictures can be encoded without cameras
     has_z = model.parts.z_size > 0
     names = ["code", "pictures"] if has_z and alone else []
+    if names and min(len(test), code.CODES) <= model.parts.z_size:
+        print(f"no suite code: {len(test)} test pictures for {model.parts.z_size} dimensions of z")
+        names.remove("code")
     if train.factor_names:
         names = ["attributes", *(["disentanglement"] if has_z else []), *names]
     if num_classes(train) > 1:

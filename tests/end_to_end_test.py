@@ -405,8 +405,10 @@ def test_disentanglement_needs_factors_and_ranks_codes_by_them(tmp_path, monkeyp
 
     monkeypatch.setattr(pretrained, "load", lambda workdir, weights: model)
     model, train, test = splits("with")
-    allowed = evaluate.allowed_by(model, train)
-    assert allowed == ["attributes", "disentanglement", "code", "pictures"]
+    allowed = ["attributes", "disentanglement", "code", "pictures"]
+    assert evaluate.allowed_by(model, train, test) == allowed
+    few = range(model.parts.z_size)  # pictures whose codes can't show all of z's directions
+    assert evaluate.allowed_by(model, train, few) == [x for x in allowed if x != "code"]
     model.parts.config.unlock()
     model.parts.config.evaluate.compare = ("runs/twin",)
     codes = disentanglement.codes_of(model, train, test, np.arange(100))
