@@ -53,7 +53,10 @@ def _drl_networks(values: Values) -> Iterator[Broken]:
             yield Broken("sample.guidance_scale", allowed, "0.0")
     if is_ncsnpp(values) and values["model.denoiser.patch"] > 1:
         yield Broken("model.denoiser.patch", "1 for model.denoiser.variant = 'ncsnpp'", "1")
-    of_resnets = {"features": 0, "pooling": "last", "moments": 1, "places": False}
+    of_resnets = {
+        "stem": "small", "norm": "batch", "features": 0, "pooling": "last", "moments": 1,
+        "places": False,
+    }  # fmt: skip
     for key, none in ((f"model.encoder.{name}", none) for name, none in of_resnets.items()):
         if values[key] != none and values["model.encoder.variant"] == "wide_resnet":
             allowed = f"{none!r} for model.encoder.variant = 'wide_resnet'"

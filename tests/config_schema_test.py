@@ -221,6 +221,11 @@ def test_rules_that_two_fields_break():
     assert f"{2 * (64 + 128 + 256 + 300)}, as many as there are pooled features" in line
     (line,) = problems_of(stages, "model.encoder.variant=wide_resnet", "sample.guidance_scale=0.")
     assert line.startswith("model.encoder.pooling = 'stages': 'last' for model.encoder.variant")
+    wide = "model.encoder.variant=wide_resnet", "sample.guidance_scale=0."
+    lines = problems_of(*wide, "model.encoder.stem=patch", "model.encoder.norm=group")
+    assert [line.split(" for ")[0] for line in lines] == [
+        "model.encoder.stem = 'patch': 'small'", "model.encoder.norm = 'group': 'batch'",
+    ]  # fmt: skip
     rate = "optimizer.head_learning_rate=1e-3"
     (line,) = problems_of(rate, "optimizer.encoder_learning_rate=0.")
     assert line.startswith("optimizer.head_learning_rate = 0.001: 0.0 where the encoder's rate is")
