@@ -1,9 +1,12 @@
 """3x3 convolutions of fewer multiplications: XLA's own, to rounding, on a CPU alone."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from soda_jax.models import winograd
 from soda_jax.models.layers import convolve
@@ -70,3 +73,25 @@ def test_it_is_chosen_where_it_pays_and_on_a_cpu_alone(b, size, c, d, m):
     assert chosen(x, kernel, stride=2) == [False] * 3
     halves = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     assert chosen(*halves) == [False] * 3
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_over_devices_it_talks_of_nothing_but_the_kernels_gradient():
+    mesh = jax.make_mesh((8,), ("data",))
+    arguments = arrays(16, 8, 8, 5, 7)
+
+    def run(x, kernel, gradient):
+        out, transpose = jax.vjp(lambda x, kernel: winograd.convolve(4, x, kernel), x, kernel)
+        return out, *transpose(gradient)
+
+    pictures, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    sharded = jax.jit(
+        run,
+        in_shardings=(pictures, whole, pictures),
+        out_shardings=(pictures, pictures, whole),
+    )
+    for mine, reference in zip(sharded(*arguments), run(*arguments), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-4)
+    text = sharded.lower(*arguments).compile().as_text()
+    talk = re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-\w+)(?:-start)?\(", text)
+    assert [word for word in talk if word != "reduce-window"] == ["all-reduce"]
