@@ -89,7 +89,7 @@ def tile_size(x: Array, kernel: Array) -> int | None:
     # Each value of a kernel must meet enough tiles, and each value of a tile enough features.
     for m, features in ((4, 32), (2, 64)):
         whole = height % m == 0 and width % m == 0
-        if whole and b * height * width // m**2 >= 32 and min(c, d) >= features:
+        if whole and b * height * width // m**2 >= 64 and min(c, d) >= features:
             return m
     return None
 

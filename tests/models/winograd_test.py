@@ -49,9 +49,9 @@ def test_the_matrices_multiply_polynomials(m):
 @pytest.mark.parametrize(
     "b, size, c, d, m",
     [
-        (8, 8, 32, 32, 4),
-        (8, 8, 32, 16, None),  # too few features
-        (1, 8, 32, 32, None),  # too few tiles
+        (16, 8, 32, 32, 4),
+        (16, 8, 32, 16, None),  # too few features
+        (15, 8, 32, 32, None),  # too few tiles
         (16, 6, 64, 64, 2),
         (16, 6, 32, 64, None),
         (16, 9, 64, 64, None),
