@@ -32,8 +32,8 @@ def get_config(preset: str = "cpu") -> ml_collections.ConfigDict:
     if preset not in presets:
         raise ValueError(f"preset {preset!r}: one of {', '.join(presets)}")
     presets[preset](config)
-    # Objects are few, and mirror images of objects are objects: .2 to .4 dB more in samples, nothing
-    # for the regression. Where left and right are told apart (letters), 0 [D].
+    # Objects are few, and their mirror images are objects: .2 to .4 dB more in samples, nothing for
+    # the regression. Where left and right are told apart (letters), 0 [D].
     config.cameras.mirror_prob = 0.5
     config.train.num_steps = 8000
     config.train.probe_every = 0
