@@ -11,7 +11,8 @@ Command:   python -m soda_jax pretrain --config=configs/views.py --workdir=runs/
            python -m soda_jax novel_views --workdir=runs/views --config.novel_views.sources=3 \
                --config.novel_views.compare="('runs/views_regression',)"
 Hardware:  one or two CPU cores
-Time:      25 minutes for each, at 86 objects a second on one core; a slower one drew 43
+Time:      25 minutes for each at the 86 objects a second of one core without other work (ours
+           had some); 51 on a slower one, at 43
 Reaches:   on 57 unseen objects 19.5, 19.9 and 20.0 dB from one, two and three sources, its mean
            picture 21.0, 21.5 and 21.7, the regression 20.9, 21.5 and 21.8, the nearest source 17.9,
            18.2 and 18.8; seed 0 (results/novel_views.md)
