@@ -339,7 +339,10 @@ def init_state(experiment: Experiment) -> TrainState:
 def init_in_place(experiment: Experiment) -> Callable[[], TrainState]:
     """`init_fn` jitted so that its state is sharded from the start."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
-    return jax.jit(experiment.step(init_fn), out_shardings=shardings)
+    # It runs once: less time for its compiler makes the same bits (docs/performance.md).
+    on_cpu = experiment.mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 1} if on_cpu else None
+    return jax.jit(experiment.step(init_fn), out_shardings=shardings, compiler_options=options)
 
 
 def train_step(experiment: Experiment) -> Callable[[TrainState, Array], tuple[TrainState, dict]]:

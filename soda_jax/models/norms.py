@@ -16,7 +16,7 @@ from soda_jax.array_types import Array
 EPSILON = 1e-5
 
 
-@partial(jax.jit, inline=True)  # traced once for each shape
+@jax.jit  # traced once for each shape
 def pixel_sums(x: Array) -> Array:
     """[b h w c] -> [b c], in float32."""
 
@@ -44,6 +44,7 @@ spread.defvjp(
 )
 
 
+@jax.jit
 def per_channel(h: Array, scale: Array | None, shift: Array) -> Array:
     """scale h + shift, where h is [b h w c] and the others are [b c], or [c] for all pictures."""
     b, height, width, c = h.shape
@@ -60,6 +61,7 @@ def num_groups(channels: int) -> int:
     return next(g for g in range(min(32, max(channels // 4, 1)), 0, -1) if channels % g == 0)
 
 
+@jax.jit
 def group_norm(h: Array) -> tuple[Array, Array]:
     """(scale, shift), each [b c]: scale h + shift is the GroupNorm of h [b h w c] float32."""
     b, height, width, c = h.shape

@@ -91,7 +91,7 @@ def make_train_step(
         metrics = {"loss": loss} | {f"gradient_norm/{group}": norms[group] for group in norms}
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
 
-        @partial(jax.jit, inline=True)  # traced once, though two platforms' branches call it
+        @jax.jit  # traced once, though two platforms' branches call it
         def update(state: TrainState, gradient: PyTree, norm: Array, batch_stats: PyTree):
             updates, opt_state = tx.update(gradient, state.opt_state, state.params, norm=norm)
             params = optax.apply_updates(state.params, updates)
@@ -143,4 +143,4 @@ def _branch(update: Callable[..., PyTree], finite: Array, state: PyTree, *others
 
 
 def _choice(update: Callable[..., PyTree], finite: Array, state: PyTree, *others: PyTree) -> PyTree:
-    return jax.tree.map(partial(jnp.where, finite), update(state, *others), state)
+    return jax.tree.map(partial(jax.lax.select, finite), update(state, *others), state)
