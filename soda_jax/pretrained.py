@@ -7,12 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from soda_jax import config_schema, experiment, inference
+from soda_jax import config_schema, experiment, inference, inputs
 from soda_jax.array_types import PyTree
 from soda_jax.config_schema import ConfigError
-from soda_jax.data.cameras import Cameras, check_poses
-from soda_jax.data.images import to_uint8
-from soda_jax.data.places import Frames, frames_of
+from soda_jax.data.cameras import Cameras
 from soda_jax.data.records import Source
 from soda_jax.data.views import in_frame
 from soda_jax.evaluation.features import extract
@@ -79,7 +77,7 @@ class Pretrained:
         Raises:
           ValueError: not pictures of this model's number of channels.
         """
-        images = self._check(images)
+        images = inputs.pictures(self.parts, images)
         return self.features(lambda indices: images[indices], len(images))["z"]
 
     def decode(
@@ -121,15 +119,8 @@ class Pretrained:
           ValueError: codes of another size, a section that isn't there, an unknown option, an x_T
             of another shape; boxes without height or width, or for a model that knows no places.
         """
-        z = np.asarray(z, np.float32)
-        z_size = self.parts.z_size
-        lead = z.shape[:1] if shares is None else np.shape(shares)
-        if z.shape != (*lead, z_size) or not z.size and z_size:
-            raise ValueError(
-                f"codes must be [n {z_size}] with n > 0, or [n k {z_size}] with shares [n k], not "
-                f"{list(z.shape)}"
-            )
-        mask = self._section_mask(sections, len(z))
+        z = inputs.codes(self.parts, z, shares)
+        mask = inputs.section_mask(self.parts, sections, len(z))
         numbers = np.arange(len(z)) if noise is None else np.asarray(noise, np.int32)
         if numbers.shape != (len(z),):
             raise ValueError(f"noise must be {len(z)} numbers, one for each code, not {noise}")
@@ -141,7 +132,7 @@ class Pretrained:
                     f"x_T must be {[len(z), *self.parts.target_shape]}, not {list(x_T.shape)}"
                 )
         if boxes is not None:
-            seen = self._frames(boxes, len(z))
+            seen = inputs.frames(self.parts, boxes, len(z))
         decode = self.parts.step(inference.decode_step, **options)
         images = images if self.parts.timed else None
 
@@ -152,17 +143,6 @@ class Pretrained:
             return decode(self.variables, codes, seed, numbers[rows], mask[rows], *rest)
 
         return self._in_batches(decode_rows, len(z))
-
-    def _frames(self, boxes: np.ndarray, n: int) -> Frames:
-        if not self.parts.located:
-            raise ValueError("boxes: this model was not told of places (config.views.located)")
-        boxes = np.asarray(boxes, np.float32)
-        if boxes.shape != (n, 4) or not (boxes[:, 2:] != boxes[:, :2]).all():
-            raise ValueError(
-                f"boxes must be [{n} 4], each with a height and a width, not {list(boxes.shape)}: "
-                "top, left, bottom, right, from 0 to 1"
-            )
-        return frames_of(boxes)
 
     def encode_views(
         self, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None = None
@@ -176,7 +156,7 @@ class Pretrained:
           ValueError: the model knows of no cameras, there is a picture without one, a pose isn't a
             rotation, or an object has no picture left.
         """
-        images, seen, mask = self._check_views(images, seen, source_mask)
+        images, seen, mask = inputs.views(self.parts, images, seen, source_mask)
 
         def encode_rows(rows):
             split = jax.tree.map(lambda x: self._split(x[rows]), (images, seen, mask))
@@ -210,7 +190,7 @@ class Pretrained:
         if fuse and not null:
             return self._fused(images, seen, targets, source_mask, **options)
         z = self.encode_views(images, seen, source_mask)
-        targets = self._check_cameras(targets, (len(z), m), "targets")
+        targets = inputs.cameras(targets, (len(z), m), "targets")
         first = np.asarray(seen.pose, np.float32)[:, :1]
         pose = np.asarray(in_frame(targets, first, self.parts.cameras).pose)
         flat = Cameras(pose.reshape(n * m, 4, 4), targets.intrinsics.reshape(n * m, 4))
@@ -227,9 +207,9 @@ class Pretrained:
         **options: Any,
     ) -> np.ndarray:
         """`novel_views` under the mean of what each source alone, in its own frame, predicts."""
-        images, seen, mask = self._check_views(images, seen, source_mask)
+        images, seen, mask = inputs.views(self.parts, images, seen, source_mask)
         n, k, m = *images.shape[:2], np.shape(targets.pose)[1]
-        targets = self._check_cameras(targets, (n, m), "targets")
+        targets = inputs.cameras(targets, (n, m), "targets")
         alone = Cameras(*(part.reshape(n * k, 1, *part.shape[2:]) for part in seen))
         z = self.encode_views(images.reshape(n * k, 1, *images.shape[2:]), alone)
         each = in_frame(
@@ -248,36 +228,6 @@ class Pretrained:
         )
         return pictures.reshape(n, m, *pictures.shape[1:])
 
-    def _check_views(
-        self, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None
-    ) -> tuple[np.ndarray, Cameras, np.ndarray]:
-        if self.parts.cameras is None:
-            raise ValueError("this model was trained without cameras (config.cameras.encoding)")
-        images = np.asarray(images)
-        if images.ndim != 5 or not images.shape[1]:
-            raise ValueError(
-                f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}"
-            )
-        n, k = images.shape[:2]
-        images = self._check(images.reshape(n * k, *images.shape[2:])).reshape(
-            n, k, *images.shape[2:]
-        )
-        seen = self._check_cameras(seen, (n, k), "sources")
-        mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
-        if mask.shape != (n, k) or not mask.any(1).all():
-            raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
-        return images, seen, mask
-
-    def _check_cameras(self, seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
-        pose, lens = (np.asarray(part, np.float32) for part in seen)
-        if pose.shape != (*lead, 4, 4) or lens.shape != (*lead, 4):
-            raise ValueError(
-                f"{name}: cameras of shapes {list(pose.shape)} and {list(lens.shape)}; expected "
-                f"{[*lead, 4, 4]} and {[*lead, 4]}: one for each picture"
-            )
-        check_poses(pose.reshape(-1, 4, 4), name)
-        return Cameras(pose, lens)
-
     def invert(
         self,
         images: np.ndarray,
@@ -294,7 +244,7 @@ class Pretrained:
         Raises:
           ValueError: not pictures of this model's number of channels, or not a code for each.
         """
-        images, z = self._check(images), np.asarray(z, np.float32)
+        images, z = inputs.pictures(self.parts, images), np.asarray(z, np.float32)
         if z.shape != (len(images), self.parts.z_size):
             raise ValueError(
                 f"codes must be [{len(images)} {self.parts.z_size}], one for each "
@@ -312,23 +262,8 @@ class Pretrained:
 
     def reconstruct(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """Pictures uint8 [n h w c] at the denoiser's size, from the codes of images; see decode."""
-        images = self._check(images)
+        images = inputs.pictures(self.parts, images)
         return self.decode(self.encode(images), images=images, **options)
-
-    def _section_mask(self, sections: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-        num_sections = self.parts.num_sections
-        if isinstance(sections, np.ndarray) and sections.dtype == bool:
-            if sections.shape != (count, num_sections):
-                raise ValueError(
-                    f"a mask of sections must be [{count} {num_sections}], not "
-                    f"{list(sections.shape)}"
-                )
-            return sections
-        chosen = {int(section) for section in sections}
-        if unknown := chosen - set(range(num_sections)):
-            raise ValueError(f"sections are 0 to {num_sections - 1}; there is no {min(unknown)}")
-        row = np.isin(np.arange(num_sections), list(chosen or range(num_sections)))
-        return np.tile(row, (count, 1))
 
     def _in_batches(self, step: Callable[[np.ndarray], Any], count: int) -> np.ndarray:
         """step(rows [b]) -> [b ...], for rows 0 to count - 1."""
@@ -347,15 +282,6 @@ class Pretrained:
 
     def _split(self, array: np.ndarray):
         return split_batch(self.parts.mesh, array)
-
-    def _check(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
-        channels = self.parts.config.data.channels
-        if images.ndim != 4 or images.shape[-1] != channels or not len(images):
-            raise ValueError(
-                f"pictures must be [n h w {channels}] with n > 0, not {list(images.shape)}"
-            )
-        return to_uint8(images, "the pictures")
 
 
 def load(workdir: str, *, step: int | None = None, weights: str | None = None) -> Pretrained:

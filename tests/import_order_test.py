@@ -39,9 +39,10 @@ MAY_IMPORT = {
     "evaluation": WORDS | {"models", "diffusion", "data"},
     "applications": WORDS | {"models", "diffusion", "data"},
 }
-BELOW_LOOPS = set(MAY_IMPORT) | {"experiment", "inference"}
+BELOW_LOOPS = set(MAY_IMPORT) | {"experiment", "inference", "inputs"}
 MAY_IMPORT["experiment"] = set(MAY_IMPORT)
 MAY_IMPORT["inference"] = set(MAY_IMPORT)
+MAY_IMPORT["inputs"] = {"experiment", "data"}
 MAY_IMPORT |= {loop: BELOW_LOOPS | LOOPS for loop in LOOPS}
 MAY_IMPORT["__main__"] = LOOPS | CONFIG | {"workdir", "exit_codes", "preemption"}
 MAY_IMPORT["__init__"] = {"pretrained"}
