@@ -18,8 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "digits"
     config.data.name = ""  # tfds: the data set's name, such as "cifar10"
     config.data.path = ""  # where the pictures are; not for digits and scenes; tfds: its data_dir
-    config.data.train_split = "train"
-    config.data.test_split = "test"
+    config.data.train_split = "train"  # what is learned from, labels of probes included
+    config.data.test_split = "test"  # what is only measured
     config.data.image_size = 32  # pictures are decoded and resized to this square on the host
     config.data.channels = 3  # 1 or 3
     config.data.placement = "auto"  # device | host | auto: on the device as uint8 where it fits
@@ -42,9 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.views.located = False
     config.views.source = view()
     config.views.source.noise = 0.1  # standard deviation of Gaussian noise, after scaling [R]
-    config.views.target = (
-        view()
-    )  # augment it for probing; set the probabilities to 0 to reconstruct [D]
+    # Augment it for probing; set the probabilities to 0 to reconstruct [D]
+    config.views.target = view()
 
     # What the networks are told of cameras: for each pixel its ray, encoded [P].
     config.cameras = ml_collections.ConfigDict()
@@ -67,9 +66,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.cameras.field_of_view = 60.0  # degrees, of pictures that come without a camera
 
     config.model = ml_collections.ConfigDict()
-    config.model.dtype = (
-        "float32"  # of activations: float32 | bfloat16; weights, norms, loss stay float32
-    )
+    # Of activations: float32 | bfloat16; weights, norms, loss stay float32
+    config.model.dtype = "float32"
     config.model.z_size = 128  # dimensions of the code z [R]
     config.model.encoder = ml_collections.ConfigDict()
     # resnet10 | resnet18 | resnet34 | resnet50 | resnet101, all v2 [P]; wide_resnet: DRL's, which
@@ -77,9 +75,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.encoder.variant = "resnet18"
     # times 64 channels in the first stage; of wide_resnet times 32
     config.model.encoder.width_multiplier = 1.0
-    config.model.encoder.stem = (
-        "small"  # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
-    )
+    # small: 3x3, stride 1 [R]; patch: 4x4, stride 2 [D]; standard: 7x7, max-pool
+    config.model.encoder.stem = "small"
     config.model.encoder.norm = "batch"  # batch | group [D]
     # A last 1x1 convolution widens what is pooled to so many features; 0: none [D]
     config.model.encoder.features = 0
@@ -115,24 +112,20 @@ def get_config() -> ml_collections.ConfigDict:
     # of self-attention: xla | cudnn, in one kernel, on NVIDIA's GPUs; elsewhere it is xla too [D]
     config.model.denoiser.attention_kernel = "xla"
     config.model.denoiser.dropout = 0.1  # [R]
-    config.model.denoiser.resample = (
-        "strided"  # between levels: strided convolution | residual block [D]
-    )
+    # Between levels: strided convolution | residual block [D]
+    config.model.denoiser.resample = "strided"
     # modulation: t scales and shifts norms, as z does [P] | added: to what enters them (DDPM, DDAE)
     config.model.denoiser.time_route = "modulation"
     config.model.denoiser.rescale = True  # residual sums divided by sqrt 2 [P]
-    config.model.denoiser.zero_init = (
-        True  # last convolution of each block and of the net starts at 0 [D]
-    )
+    # Last convolution of each block and of the net starts at 0 [D]
+    config.model.denoiser.zero_init = True
 
     config.diffusion = ml_collections.ConfigDict()
-    config.diffusion.schedule = (
-        "inverted_cosine"  # linear | cosine | inverted_cosine [P] | variance_exploding | edm
-    )
+    # linear | cosine | inverted_cosine [P] | variance_exploding | edm
+    config.diffusion.schedule = "inverted_cosine"
     config.diffusion.prediction = "epsilon"  # epsilon | x_0 | v [R]
-    config.diffusion.loss_weight = (
-        "uniform"  # uniform | epsilon | min_snr: on the prediction's error [R]
-    )
+    # uniform | epsilon | min_snr: on the prediction's error [R]
+    config.diffusion.loss_weight = "uniform"
     config.diffusion.t_min = 0.001  # the smallest t; .001 is the first of 1000 steps [R]
     # of t in training: uniform in [t_min, 1] | uniform_sigma, for variance_exploding | single
     config.diffusion.law = "uniform"
@@ -149,9 +142,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.encoder_learning_rate = 2e-4  # of the encoder [R]
     config.optimizer.head_learning_rate = 0.0  # of its last linear map [D]; 0: the encoder's
     config.optimizer.warmup_steps = 1000  # linear, from 0
-    config.optimizer.decay = (
-        "constant"  # after the warm-up: constant | cosine, to 0 at the last step [R]
-    )
+    # After the warm-up: constant | cosine, to 0 at the last step [R]
+    config.optimizer.decay = "constant"
     config.optimizer.b1 = 0.9  # [R]
     config.optimizer.b2 = 0.95  # [R]
     config.optimizer.weight_decay = 0.05  # on kernels only [R]; not on biases and norms [D]
@@ -163,14 +155,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.batch_size = 256  # of all devices together
     config.train.num_steps = 100_000
-    config.train.log_every = 50
-    config.train.checkpoint_every = 1000
-    config.train.checkpoints_to_keep = 2
-    config.train.checkpoint_async = True
+    config.train.log_every = 50  # steps whose metrics make a line of metrics.jsonl
+    config.train.checkpoint_every = 1000  # steps; lost are at most twice as many
+    config.train.checkpoints_to_keep = 2  # older ones are deleted
+    config.train.checkpoint_async = True  # training goes on while a checkpoint is written
     config.train.diagnose_every = 1000  # loss with z, shuffled z, null z; rank of z; 0: never
-    config.train.probe_every = (
-        5000  # kNN and linear, on z and pooled features; labels of the train split; 0: never
-    )
+    # kNN and linear, on z and pooled features; labels of the train split; 0: never
+    config.train.probe_every = 5000
     config.train.probe_examples = 10_000  # of the train split; a tenth of them scores
     # Reconstructions drawn at each of these probes, for the Fréchet distance on the model's own
     # pooled features; give more than these have dimensions; 0: never.
@@ -195,22 +186,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.probe.block = "mid_block1"  # of the denoiser, such as up_8x8_block2
     config.probe.t = 0.05  # of the noise under which the block is read
     config.probe.max_examples = 0  # of the training split; 0: all
-    config.probe.validation_fraction = (
-        0.1  # of the training split: it chooses the L2, never the test set
-    )
+    # Of the training split: it chooses the L2, never the test set.
+    config.probe.validation_fraction = 0.1
     config.probe.labels_per_class = (10,)  # few-label probes beside the full one; () for none
     config.probe.draws = 5  # random label subsets for each few-label probe
-    config.probe.protocols = (
-        "lbfgs",
-        "adam",
-        "knn",  # weighted; knn_plain: one vote each; mlp: one hidden layer
-    )  # adam: the published protocol of FutureXiang/soda
+    # lbfgs: linear | adam: linear, the published protocol of FutureXiang/soda | knn: weighted |
+    # knn_plain: one vote each | mlp: one hidden layer
+    config.probe.protocols = ("lbfgs", "adam", "knn")
     config.probe.baselines = True  # the same probes on raw pixels and on an untrained encoder
 
     config.sample = ml_collections.ConfigDict()
-    config.sample.batch_size = 64
+    config.sample.batch_size = 64  # pictures drawn at a time
     config.sample.weights = "ema"  # ema | raw
-    config.sample.num_images = 16
+    config.sample.num_images = 16  # of the test split, from the first on
     config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | heun
     config.sample.num_steps = 100  # [R]
     # steps uniform in t | log_snr | rho, EDM's | balanced: log_snr, closer where signal and noise
@@ -220,7 +208,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
     config.sample.guidance_interval = (0.0, 1.0)  # of t; outside of it nothing is guided [D]
     config.sample.sections = ()  # condition on these sections of z alone; () for all
-    config.sample.seed = 0
+    config.sample.seed = 0  # of the noise that pictures are drawn from
 
     config.evaluate = ml_collections.ConfigDict()
     # probes, layers (need labels) | attributes | disentanglement (needs factors) | code | pictures,
@@ -315,9 +303,8 @@ def view() -> ml_collections.ConfigDict:
     config.crop_prob = 0.95  # random resized crop [R]
     config.crop_scale = (0.2, 1.0)  # area of the crop, as a share of the picture's [D]
     config.crop_ratio = (0.75, 4 / 3)  # width over height [D]
-    config.shift = (
-        0  # of its own pixels, each way, black coming in, before the crop [R: ddae has 4]
-    )
+    # Of its own pixels, each way, black coming in, before the crop [R: ddae has 4]
+    config.shift = 0
     config.flip_prob = 0.5  # mirror left and right
     # of each of EDM's geometric operations, of which the denoiser is told; the target's alone
     config.edm_prob = 0.0
@@ -326,8 +313,8 @@ def view() -> ml_collections.ConfigDict:
     config.randaugment_magnitude = 9.0  # of 10 [D]
     config.jitter_prob = 0.0  # colour jitter
     config.jitter_strength = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
-    config.grayscale_prob = 0.0
-    config.noise = 0.0
+    config.grayscale_prob = 0.0  # in grey, three times the same channel
+    config.noise = 0.0  # standard deviation of Gaussian noise, after scaling
     config.mean = (0.5, 0.5, 0.5)  # pictures in [0, 1] become (x - mean) / std: here [-1, 1]
     config.std = (0.5, 0.5, 0.5)
     return config

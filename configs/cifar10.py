@@ -12,9 +12,9 @@ Reaches:   not yet measured: no GPU has run it. The geometry is FutureXiang/soda
 
 Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
            python -m soda_jax pretrain --config=configs/cifar10.py:cpu --workdir=runs/cifar10_cpu
-Hardware:  one CPU core; two haven't been timed with these fields
+Hardware:  one CPU core, or two (144 pictures a second, by the benchmark of the step)
 Time:      46 minutes on one core, at 107 pictures a second (126 to 140 since, by the benchmark of
-           the step); 69 on another, at 66 to 72
+           the step)
 Reaches:   linear 66.5 (z, mean of seeds 0, 1, 2), kNN 56.3
 
 Presets besides, without the recipe: full_plain, FutureXiang/soda as closely as is known, whose

@@ -9,7 +9,7 @@ Time:      not yet measured
 Reaches:   not yet measured; FutureXiang/soda, whose geometry this is [R]: linear 54.9, kNN 51.4
 
 Command:   python -m soda_jax pretrain --config=configs/cifar100.py:cpu --workdir=runs/cifar100_cpu
-Hardware:  two CPU cores
+Hardware:  one CPU core
 Time:      not yet measured
 Reaches:   not yet measured
 """

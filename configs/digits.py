@@ -4,7 +4,7 @@ Command:   python -m soda_jax pretrain --config=configs/digits.py --workdir=runs
            python -m soda_jax probe --workdir=runs/digits
            python -m soda_jax sample --workdir=runs/digits
 Hardware:  a laptop's CPU, nothing to download
-Time:      4 minutes of training on two CPU cores (results/digits.md)
+Time:      4 minutes with probes and pictures on two CPU cores (results/digits.md)
 Reaches:   z: linear 96.9 to 98.3, kNN 97.5 to 98.6, 94.7 to 95.2 with 10 labels a class; raw
            pixels 97.2, 98.6, 89.0; seed 0, of four commits
 """

@@ -1,13 +1,14 @@
 """DRL and VDRL: a code that depends on time (Mittal et al. 2023, arXiv 2105.14257).
 
 Presets: drl and vdrl, the released networks (an encoder of 1,532,864 parameters, 33,024 more for
-VDRL; a denoiser of 831,571 + 107,328); cpu and cpu_vdrl, smaller, for two CPU cores; digits and
+VDRL; a denoiser of 831,571 + 107,328); cpu and cpu_vdrl, smaller, for one CPU core; digits and
 digits_high_noise, a code of two dimensions, learned under two laws of t.
 
 Command:   python -m soda_jax pretrain --config=configs/drl.py:cpu --workdir=runs/drl
            python -m soda_jax probe    --workdir=runs/drl
            python -m soda_jax evaluate --workdir=runs/drl --suite=trajectory,semi_supervised
-Hardware:  one GPU of 16 GB (drl, vdrl); two CPU cores (the others)
+Hardware:  one GPU of 16 GB (drl, vdrl); one CPU core (the others)
+Time:      44 and 48 minutes for half of cpu_vdrl's and cpu's pictures, beside other jobs
 Reaches:   linear 49.5 and 45.4 (cpu, cpu_vdrl, half their pictures; results/methods.md); the
            others not yet measured; the released code, after LaplaceNet's training: 94.75 (drl)
            and 95.00 (vdrl) with 4000 labels of CIFAR-10, 74.31 and 81.63 with 100 [R]

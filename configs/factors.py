@@ -9,7 +9,7 @@ Command:   python -m soda_jax pretrain --config=configs/factors.py --workdir=run
                --workdir=runs/sprites_autoencoder --config.data.path=dsprites.npz
            python -m soda_jax evaluate --workdir=runs/sprites \
                --config.evaluate.compare="('runs/sprites_autoencoder',)"
-Hardware:  two CPU cores
+Hardware:  one CPU core
 Time:      7.5 minutes of training on one core (600 steps, 84 pictures a second)
 Reaches:   results/factors.md
 """

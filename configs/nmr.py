@@ -4,7 +4,7 @@ Command:   python -m soda_jax prepare --config=configs/nmr.py
            python -m soda_jax pretrain --config=configs/nmr.py --workdir=runs/nmr
            python -m soda_jax novel_views --workdir=runs/nmr
 Hardware:  a node of eight GPUs of 80 GB, or a pod slice
-Time:      not yet measured; 250,000 steps are 1,460 passes over the training objects
+Time:      not yet measured; 250,000 steps are 1,460 times as many objects as there are
 Reaches:   not yet measured; the paper: 28.71 dB [P]
 
 `prepare` says where the pictures are to be had. An encoder (ResNet-50) at 256 px, to which they

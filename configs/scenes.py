@@ -11,8 +11,8 @@ Command:   python -m soda_jax pretrain --config=configs/scenes.py:cpu --workdir=
                --config.novel_views.compare="('runs/scenes_regression',)"
 Hardware:  one or two CPU cores (cpu, regression); one GPU (full): --dry_run on a CPU counts
            80 GiB for its batch; --config.optimizer.accumulate=4 where there is less
-Time:      56 minutes for each (cpu, regression) at 77 rooms a second on one core (100 since, by the
-           benchmark of the step); a slower one drew 43
+Time:      56 minutes (cpu, at 77 rooms a second on one core; 100 since, by the benchmark of the
+           step) and 50 (regression, at 85); a slower core drew 43
 Reaches:   22.7, 23.1 and 23.3 dB from one, two and three sources, its mean picture 24.0, 24.4 and
            24.5; the regression 24.2, 24.5 and 24.6; the nearest source 14.6, 15.3 and 15.8; seed 0
            (results/novel_views.md)

@@ -200,6 +200,10 @@ def test_the_job_set_holds_the_words_as_they_were_given(launch):
     assert container["args"] == [*RUN, '--config.name="x"']
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert {"name": "JAX_COMPILATION_CACHE_DIR", "value": "/runs/xla"} in container["env"]
+    # What JobSet isn't told to fail it starts again.
+    (fails,), (stays,) = job["spec"]["failurePolicy"]["rules"], pod["podFailurePolicy"]["rules"]
+    assert fails == {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    assert stays["action"] == "FailJob" and not {74, 75} & set(stays["onExitCodes"]["values"])
 
 
 def test_shellcheck_is_clean():

@@ -1,4 +1,7 @@
-"""Feature modulation: the only way in which the code z reaches the denoiser."""
+"""Feature modulation: the way in which the code z reaches the denoiser.
+
+The only one, but for cross-attention to its sections where a config asks for that.
+"""
 
 from typing import Any
 
