@@ -88,6 +88,10 @@ needs_run() {
   done
 }
 
+# What stays wrong, started again or not: command, pictures, loss, memory, workdir, config.
+# shellcheck disable=SC2034  # slurm.sbatch uses it
+for_good='64|65|70|71|73|78'
+
 # The machine ended it (disk, preemption, a signal): the same command may go on. But not Ctrl-C.
 is_worth_another() {
   [[ $1 == 74 || $1 == 75 ]] || (($1 > 128 && $1 != 130))

@@ -39,5 +39,6 @@ if [[ -n $dry_run ]]; then
   printf '%s\n' "$text"
 else
   command -v kubectl >/dev/null || stop "there is no kubectl"
-  kubectl apply -f - <<<"$text"
+  kubectl create -f - <<<"$text" ||
+    stop "if $NAME is there from before: kubectl delete jobset $NAME, and this once more"
 fi

@@ -6,7 +6,7 @@
 #   NAME=soda ZONE=us-west4-a TYPE=v5litepod-256 bash launch/tpu_pod.sh \
 #     --config=configs/imagenet.py --workdir=/mnt/runs/imagenet
 #   ... bash launch/tpu_pod.sh --dry_run ...    prints what it would do
-#   NAME=soda ZONE=us-west4-a bash launch/tpu_pod.sh --delete
+#   NAME=soda ZONE=us-west4-a bash launch/tpu_pod.sh --stop      the run, which saves; or --delete
 #
 # PROJECT=...     of Google Cloud; gcloud's own by default
 # RUNTIME=...     of the VMs; what suits the TYPE by default
@@ -14,7 +14,8 @@
 # JAX_COMPILATION_CACHE_DIR=/mnt/runs/xla   keeps compiled programs where all workers find them
 # RESTARTS=3      how often a run is started again that the machines ended
 # The workdir is a folder that all workers mount. Each writes ~/soda_jax/worker.log; what they print
-# comes here, too.
+# comes here, too, until Ctrl-C, after which the run goes on. Once before:
+# ssh-add ~/.ssh/google_compute_engine
 # shellcheck disable=SC2153  # names in capitals come from the environment
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -39,23 +40,41 @@ does() {
 }
 
 on_workers() {
-  does "${vm[@]}" ssh "$NAME" "${place[@]}" --worker=all --command="$1"
+  does "${vm[@]}" ssh "$NAME" "${place[@]}" --worker=all \
+    --ssh-flag="-o ServerAliveInterval=30" --command="$1"
 }
 
 state() {
   "${vm[@]}" describe "$NAME" "${place[@]}" --format='value(state)' 2>/dev/null || true
 }
 
-if [[ "${1:-}" == --delete ]]; then
-  dry_run=
-  [[ "${2:-}" != --dry_run ]] || dry_run=1
+# Of the request for the slice, which outlives it.
+request() {
+  [[ -z "${QUEUED:-}" ]] || "${queue[@]}" describe "$NAME" "${place[@]}" \
+    --format='value(state.state)' 2>/dev/null || true
+}
+
+# A request takes its slice with it.
+delete_slice() {
   if [[ -n "${QUEUED:-}" ]]; then
     does "${queue[@]}" delete "$NAME" "${place[@]}" --force --quiet
   else
     does "${vm[@]}" delete "$NAME" "${place[@]}" --quiet
   fi
+}
+
+case "${1:-}" in
+--stop | --delete)
+  dry_run=
+  [[ "${2:-}" != --dry_run ]] || dry_run=1
+  if [[ $1 == --stop ]]; then
+    on_workers "pkill -TERM -f '[s]oda_jax pretrain'"
+  else
+    delete_slice
+  fi
   exit
-fi
+  ;;
+esac
 
 needs_run "$@"
 [[ -n "${TYPE:-}" ]] || stop "TYPE is not set, such as v5litepod-256"
@@ -84,18 +103,19 @@ make_slice() {
 }
 
 prepare_slice() {
-  local now=
-  [[ -n $dry_run ]] || now=$(state)
-  case $now in
-  READY) echo "taking $NAME, which is there" >&2 ;;
-  PREEMPTED | TERMINATED | STOPPED)
-    does "${vm[@]}" delete "$NAME" "${place[@]}" --quiet && make_slice || return
-    ;;
-  "") make_slice || return ;;
+  local now='' asked=''
+  [[ -n $dry_run ]] || now=$(state) asked=$(request)
+  case $now,$asked in
+  PREEMPTED,* | TERMINATED,* | *,FAILED | *,SUSPENDED) delete_slice && make_slice || return ;;
+  READY,*) echo "taking $NAME, which is there" >&2 ;;
+  STOPPED,*) does "${vm[@]}" start "$NAME" "${place[@]}" || return ;;
+  ,) make_slice || return ;;
   esac
   if [[ -z $dry_run ]]; then
-    until [[ $(state) == READY ]]; do
-      echo "waiting for $NAME ($(state))" >&2
+    until now=$(state) && [[ $now == READY ]]; do
+      asked=$(request)
+      echo "waiting for $NAME (${now:-${asked:-nothing yet}})" >&2
+      [[ $asked != FAILED && $asked != SUSPENDED ]] || return 75
       sleep "${WAIT:-30}"
     done
   fi
@@ -104,7 +124,9 @@ prepare_slice() {
   does "${vm[@]}" scp "$tar" "$NAME:soda_jax.tar.gz" "${place[@]}" --worker=all || code=$?
   rm -f "$tar"
   ((code == 0)) || return "$code"
-  on_workers 'set -e; mkdir -p soda_jax; tar -xzf soda_jax.tar.gz -C soda_jax; cd soda_jax
+  on_workers 'set -e; mkdir -p soda_jax
+flock -n soda_jax/run.lock true || { echo "a run is under way: ~/soda_jax/worker.log" >&2; exit 73; }
+tar -xzf soda_jax.tar.gz -C soda_jax; cd soda_jax
 [ -x .venv/bin/python ] || { python3 -m pip install --quiet --user uv
   ~/.local/bin/uv venv --quiet --python 3.12 .venv; }
 ~/.local/bin/uv pip install --quiet --python .venv/bin/python --editable ".[tpu]"' || return
@@ -124,12 +146,15 @@ train() {
   return 75
 }
 
+# A machine that is taken away, or a connection that is lost, ends the shell with signals: they are
+# for the Python in it alone, which saves, and tee goes on although nobody reads.
 start() {
   local cache=${JAX_COMPILATION_CACHE_DIR:-}
-  on_workers "set -o pipefail; cd soda_jax
+  on_workers "set -o pipefail; trap '' TERM HUP; cd soda_jax
+exec 9>run.lock; flock -n 9 || { echo 'a run is under way: ~/soda_jax/worker.log' >&2; exit 73; }
 ${cache:+export JAX_COMPILATION_CACHE_DIR=$(printf '%q' "$cache")}
 .venv/bin/python -m soda_jax pretrain --distributed=auto $(printf '%q ' "${words[@]}") 2>&1 |
-  tee -a worker.log"
+  tee -ap worker.log"
 }
 
 if [[ -n $dry_run ]]; then

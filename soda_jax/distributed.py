@@ -5,7 +5,8 @@ import re
 from soda_jax.exit_codes import UsageError
 
 ALLOWED = (
-    "auto (Cloud TPU, SLURM, Open MPI and Kubernetes tell JAX themselves), mpi4py, or "
+    "auto (Cloud TPU, SLURM, Open MPI before 5 and, with jax[k8s], Kubernetes tell JAX "
+    "themselves), mpi4py, or "
     "ADDRESS:PORT,COUNT,NUMBER: process 0's address, how many there are, which this one is"
 )
 MINUTES_TO_MEET = 10

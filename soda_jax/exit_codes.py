@@ -27,7 +27,13 @@ BY_CLASS = {
 }
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 # What JAX says where another process of the run is gone: to be started again, as it must be.
-PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "heartbeat timeout")
+PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "heartbeat timeout",
+    "remote process exited",  # NCCL
+    "recognize coordinator address",  # a TPU's process 0 that didn't come
+)
 SHOWN = 10  # problems of a config
 
 

@@ -8,7 +8,10 @@ import time
 
 from soda_jax.exit_codes import PREEMPTED
 
-GRACE_SECONDS = 25.0  # then the run ends without a save; Kubernetes kills after 30
+# Then the run ends without a save. Kubernetes kills after 30, on spot machines of GKE after 15.
+GRACE_SECONDS = 25.0
+# SLURM and systemd send the signal twice: so soon after the first it is the same request.
+AGAIN_SECONDS = 5.0
 
 _requested = threading.Event()
 _pipe: list[int] = []
@@ -19,7 +22,7 @@ class Preempted(Exception):
 
 
 def listen() -> None:
-    """From here on SIGTERM is a request; a second one ends the process at once. Main thread only.
+    """From here on SIGTERM is a request; another one, later, ends the process. Main thread only.
 
     To be called again after `jax.distributed.initialize`, which puts a listener in its place.
     """
@@ -39,11 +42,15 @@ def requested() -> bool:
 
 
 def _watch() -> None:
+    asked = None
     while True:
         if signal.SIGTERM not in os.read(_pipe[0], 64):
             continue
-        if _requested.is_set():
-            os._exit(PREEMPTED)
+        if asked is not None:
+            if time.monotonic() > asked + AGAIN_SECONDS:
+                os._exit(PREEMPTED)
+            continue
+        asked = time.monotonic()
         _requested.set()
         threading.Thread(target=_end_after_grace, daemon=True).start()
         _tell("SIGTERM: stopping after this step")

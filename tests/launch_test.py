@@ -189,6 +189,91 @@ def test_again_is_for_what_the_machine_ended(tmp_path, code, starts):
     assert found.returncode == code and found.stdout.count("start") == starts
 
 
+def test_a_request_that_came_to_nothing_is_made_anew(launch, tmp_path):
+    """A request is taken away with its slice, and outlives it; one that waits is waited for."""
+    queued = POD | {"QUEUED": "1"}
+    gcloud = f"""
+    case "$*" in
+      *queued-resources*describe*) cat {tmp_path}/request 2>/dev/null ;;
+      *describe*) cat {tmp_path}/state 2>/dev/null ;;
+      *queued-resources*delete*--force*) rm {tmp_path}/request; rm -f {tmp_path}/state ;;
+      *queued-resources*create*)
+        [ ! -f {tmp_path}/request ] || exit 1
+        echo ACTIVE >{tmp_path}/request; echo READY >{tmp_path}/state ;;
+    esac"""
+    for state, request in (("PREEMPTED", "SUSPENDED"), ("", "FAILED"), ("", "SUSPENDED")):
+        (tmp_path / "state").write_text(state)
+        (tmp_path / "request").write_text(request)
+        found, calls = launch("tpu_pod.sh", RUN, queued, gcloud=gcloud)
+        assert found.returncode == 0, found.stderr
+        assert calls.count("delete soda") == calls.count("create soda") == 1
+        assert calls.count("pretrain") == 1
+    (tmp_path / "state").write_text("")
+    (tmp_path / "request").write_text("WAITING_FOR_RESOURCES")
+    late = f'[[ "$*" != *describe* ]] || echo "$$" >>{tmp_path}/asked\n' + gcloud.replace(
+        f"*describe*) cat {tmp_path}/state",
+        f"*describe*) [ $(wc -l <{tmp_path}/asked) -lt 5 ] || echo READY >{tmp_path}/state; "
+        f"cat {tmp_path}/state",
+    )
+    found, calls = launch("tpu_pod.sh", RUN, queued, gcloud=late)
+    assert found.returncode == 0, found.stderr
+    assert "waiting for soda (WAITING_FOR_RESOURCES)" in found.stderr
+    assert "create soda" not in calls and calls.count("pretrain") == 1
+
+
+def test_a_stopped_slice_is_started_and_a_run_is_stopped_by_name(launch, tmp_path):
+    (tmp_path / "state").write_text("STOPPED")
+    gcloud = f"""
+    case "$*" in
+      *describe*) cat {tmp_path}/state ;;
+      *" start "*) echo READY >{tmp_path}/state ;;
+    esac"""
+    found, calls = launch("tpu_pod.sh", RUN, POD, gcloud=gcloud)
+    assert found.returncode == 0, found.stderr
+    assert "tpu-vm start soda" in calls and "delete" not in calls and "create" not in calls
+    found, calls = launch("tpu_pod.sh", ("--stop",), POD, gcloud=gcloud)
+    assert found.returncode == 0 and "pkill -TERM" in calls and "delete" not in calls
+
+
+@pytest.mark.parametrize(
+    ("ends", "srun_ends", "restarts", "requeued"),
+    [
+        (0, 0, 0, False),
+        (75, 75, 0, True),
+        (75, 75, 3, False),  # often enough
+        (78, 143, 0, False),  # the others were ended by a signal, of which srun tells
+        (137, 137, 0, True),
+    ],
+)
+def test_a_job_is_queued_again_for_what_the_machines_ended(
+    tmp_path, python, ends, srun_ends, restarts, requeued
+):
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "setup.py").touch()
+    stubs = {
+        "srun": f'while [[ $1 == --* ]]; do shift; done; "$@"; exit {srun_ends}',
+        "scontrol": f'echo "$*" >>{tmp_path}/calls',
+    }
+    for name, body in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    counted = {"SLURM_RESTART_COUNT": str(restarts), "SLURM_SUBMIT_DIR": str(tmp_path)}
+    found = subprocess.run(
+        ["bash", str(tmp_path / "launch" / "slurm.sbatch"), *RUN],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": python, "PRETRAIN_ENDS": str(ends)}
+        | slurm
+        | counted,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == ends, found.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert ("requeue 7" in calls) == requeued and "pretrain --workdir=/runs/a b" in calls
+    assert not list(tmp_path.glob(".slurm-*"))
+
+
 def test_the_job_set_holds_the_words_as_they_were_given(launch):
     yaml = pytest.importorskip("yaml")
     words = ("--dry_run", *RUN, '--config.name="x"')

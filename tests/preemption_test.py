@@ -1,0 +1,25 @@
+"""SIGTERM as a request."""
+
+import subprocess
+import sys
+
+TWICE = """
+import os, signal, time
+from soda_jax import preemption
+preemption.AGAIN_SECONDS = 0.5
+preemption.listen()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.8)
+print(preemption.requested(), flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(10)
+print("still here")
+"""
+
+
+def test_the_same_signal_at_once_is_the_same_request_and_later_ends_the_run():
+    found = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (75, "True\n"), found.stderr
+    assert found.stderr.count("stopping after this step") == 1
