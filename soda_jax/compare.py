@@ -26,12 +26,13 @@ PICTURES = (
     "data.image_size", "data.channels", "views.target.size",
 )  # fmt: skip
 MEASURES = (
-    "probe.weights", "probe.max_examples", "probe.validation_fraction", "probe.draws",
+    "seed", "probe.weights", "probe.max_examples", "probe.validation_fraction", "probe.draws",
     "evaluate.labels_per_class", "evaluate.graph_examples", "evaluate.layer_ts",
     "evaluate.layer_examples", "evaluate.num_images", "sample.sampler", "sample.num_steps",
     "sample.spacing", "sample.eta", "sample.guidance_scale", "sample.guidance_interval",
     "sample.sections", "sample.seed",
 )  # fmt: skip
+SETTINGS = ("train_examples", "test_examples", "draws", "l2_values", "validation_fraction")
 COLUMNS = (
     "linear, z", "linear, best block", "kNN", f"{LABELS} labels a class", f"{LABELS}, spread",
     "disentanglement", "PSNR", "Fréchet", "pictures/s",
@@ -153,13 +154,29 @@ def check_alike(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings of measures in which runs differ from the first, a line each."""
+    """Settings of measures in which runs differ from the first, a line each; and where a run's
+    probes were made with others, as what an earlier `evaluate` left is taken over."""
     lines = []
     for run in runs[1:]:
         for line in config_schema.differences(runs[0].config, run.config):
             if line.partition(":")[0] in MEASURES:
                 lines.append(f"{run.name}: {line}")
+        first, own = protocols(runs[0]), protocols(run)
+        for name in first:
+            if name in own and own[name] != first[name]:
+                lines.append(f"{run.name}: {name}: {first[name]!r} -> {own[name]!r}")
     return lines
+
+
+def protocols(run: Run) -> dict[str, Any]:
+    """What a run's probes were made with: "probe, setting" -> value."""
+    rows = [row for suite in ("probes", "semi_supervised") for row in run.suites[suite]["rows"]]
+    return {
+        f"{row.get('probe', 'spread')}, {key}": row["protocol"][key]
+        for row in rows
+        for key in SETTINGS
+        if key in row["protocol"]
+    }
 
 
 def row_of(run: Run) -> dict[str, str]:

@@ -100,3 +100,8 @@ def test_runs_of_one_name_are_told_apart_and_other_measures_are_told(runs):
     other.config = smoke("--config.probe.draws=3", "--config.model.z_size=20")
     (line,) = differing([one, other])
     assert line.startswith("smoke: probe.draws")
+    # What an earlier evaluation left may have been made otherwise, whatever the config says.
+    other.config = one.config
+    for row in other.suites["probes"]["rows"]:
+        row["protocol"] = row["protocol"] | {"train_examples": 7}
+    assert any("lbfgs, train_examples" in line and "7" in line for line in differing([one, other]))

@@ -114,7 +114,9 @@ def attribute_probe(
     protocol |= {
         "l2": dict(zip(names, l2, strict=True)),
         "iterations": int(fitted.num_iterations[0]),
-        "converged": bool(fitted.gradient_norm[0] <= logistic_regression.TOLERANCE),
+        "converged": bool(
+            fitted.gradient_norm[0] <= logistic_regression.tolerance_of(*data.train_x.shape)
+        ),
     }
     scores = {name: binary_scores(logits[0, :, a], test_y[:, a]) for a, name in enumerate(names)}
     kinds = next(iter(scores.values()))
@@ -173,7 +175,7 @@ def _fit_and_apply(x, y, other_x, l2, max_iterations):
 
 @partial(jax.jit, static_argnames="max_iterations")
 def _fit(
-    x, y, l2_values, max_iterations, tolerance=logistic_regression.TOLERANCE
+    x, y, l2_values, max_iterations, tolerance: float | None = None
 ) -> logistic_regression.Fit:
     """All attributes at once, for each row of l2_values [l a]: kernel [l a d], bias [l a].
 
@@ -181,6 +183,7 @@ def _fit(
     identity where it starts: kernels of 0, and biases that give the base rates.
     """
     n, d = x.shape
+    tolerance = logistic_regression.tolerance_of(n, d) if tolerance is None else tolerance
     axes, variances = logistic_regression.principal_axes(x)
     x = jnp.dot(x, axes.T, precision=_PRECISION)
     base_rates = jnp.mean(y, axis=0)

@@ -35,7 +35,7 @@ def ssim(x: Array, y: Array, data_range: float) -> Array:
 
     Args:
       x, y: pictures of any number type, on the same scale.
-      data_range: the largest value less the smallest possible: 255 for uint8, 2 for [-1, 1].
+      data_range: the largest value possible, where the smallest is 0: 255 for uint8.
 
     Raises:
       ValueError: the shapes differ or are not [b h w c], or the pictures are smaller than a window.
@@ -63,7 +63,7 @@ def ms_ssim(x: Array, y: Array, data_range: float, *, scales: int = len(MS_SSIM_
 
     Args:
       x, y: pictures of any number type, on the same scale.
-      data_range: the largest value less the smallest possible: 255 for uint8, 2 for [-1, 1].
+      data_range: the largest value possible, where the smallest is 0: 255 for uint8.
       scales: how many, 1 to 5; five need pictures of at least 176 x 176 pixels.
 
     Raises:

@@ -94,8 +94,8 @@ def propagate(
 def balance(probabilities: np.ndarray, labelled: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Brings the classes of the unlabelled rows [n c] nearer to their shares among the labelled.
 
-    In small steps: columns times the wanted share over the share that they have, within 1 percent;
-    rows add up to 1 again.
+    In small steps: columns times the wanted share over the share of rows whose largest they are,
+    within 1 percent; rows add up to 1 again [R].
 
     Args:
       shares: [c], that the classes should have.
@@ -106,7 +106,7 @@ def balance(probabilities: np.ndarray, labelled: np.ndarray, shares: np.ndarray)
         return probabilities
     for _ in range(BALANCE_STEPS):
         rows = probabilities[unlabelled]
-        held = np.maximum(rows.mean(axis=0), 1e-12)
+        held = np.bincount(rows.argmax(axis=1), minlength=rows.shape[1]) / len(rows) + 1e-7
         rows = rows * np.clip(shares / held, 1 - BALANCE_STEP, 1 + BALANCE_STEP)
         probabilities[unlabelled] = rows / rows.sum(axis=1, keepdims=True)
     return probabilities
@@ -133,10 +133,13 @@ def label_propagation(
 
     Raises:
       ValueError: the data don't fit together, can't be learnt from (see `probe_data.check` and
-        `check_learnable`), or a class has too few examples.
+        `check_learnable`), a class has too few examples, none is left to be labelled, or there is
+        no draw.
     """
     data = probe_data.check(train_x, train_y, test_x, test_y, num_classes)
     probe_data.check_learnable(data.train_x, data.train_y)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, but is {draws}")
     graph = neighbour_graph(data.train_x) if graph is None else graph
     mean, std = logistic_regression.standardization(data.train_x)
     x, test = (
@@ -146,10 +149,15 @@ def label_propagation(
     pseudo_accuracies, accuracies = [], []
     for draw in range(draws):
         labelled = few_label_indices(data.train_y, labels_per_class, draw, seed)
+        rest = np.setdiff1d(np.arange(len(data.train_y)), labelled)
+        if not len(rest):
+            raise ValueError(
+                f"with {labels_per_class} labels a class none of {len(labelled)} examples is left "
+                "to be labelled"
+            )
         shares = np.bincount(data.train_y[labelled], minlength=num_classes) / len(labelled)
         spread = propagate(graph, data.train_y, labelled, num_classes)
         pseudo = balance(spread, labelled, shares).argmax(axis=1)
-        rest = np.setdiff1d(np.arange(len(pseudo)), labelled)
         pseudo_accuracies.append(float(np.mean(pseudo[rest] == data.train_y[rest])))
         fitted = logistic_regression.fit(
             x,

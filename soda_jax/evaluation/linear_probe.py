@@ -95,7 +95,9 @@ def linear_probe(
     protocol |= {
         "l2": chosen,
         "iterations": int(fitted.num_iterations[0]),
-        "converged": bool(fitted.gradient_norm[0] <= logistic_regression.TOLERANCE),
+        "converged": bool(
+            fitted.gradient_norm[0] <= logistic_regression.tolerance_of(*data.train_x.shape)
+        ),
     }
     return ProbeResult(float(scores[0]), validation_accuracy, protocol)
 

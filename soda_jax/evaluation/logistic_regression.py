@@ -19,6 +19,9 @@ from soda_jax.array_types import Array, PyTree
 # Line searches need more digits than TPUs and GPUs give float32 products by default.
 _PRECISION = jax.lax.Precision.HIGHEST
 TOLERANCE = 1e-3  # see `fit`
+# Few examples of many features can be told apart for certain; then the curvature, and with it the
+# gradient, vanishes far from the optimum.
+FEW_TOLERANCE = 1e-5
 _ROWS = 4096  # of features that are held in float64 at a time
 _LOGITS = 2**27  # that are held at a time: half a gigabyte
 _SMALLEST_STEP = 2.0**-16  # of a line search, beside the full step
@@ -61,6 +64,11 @@ def standardize(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     return standardized
 
 
+def tolerance_of(num_examples: int, d: int) -> float:
+    """The tolerance that `fit` takes for so many examples of d features."""
+    return TOLERANCE if num_examples > d else FEW_TOLERANCE
+
+
 @partial(jax.jit, static_argnames=("num_classes",))
 def fit(
     x: Array,
@@ -70,7 +78,7 @@ def fit(
     *,
     num_classes: int,
     max_iterations: int = 300,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> Fit:
     """Fits a classifier for each L2 value, all of them side by side in one run.
 
@@ -87,9 +95,11 @@ def fit(
       l2_values: [l] float32, all above 0.
       num_classes: how many logits.
       max_iterations: of L-BFGS, for each L2 value.
-      tolerance: a fit ends where the norm of its gradient, in those coordinates, is no larger. Half
-        its square is about what the objective could still lose.
+      tolerance: a fit ends where the norm of its gradient, in those coordinates, is no larger;
+        None: `tolerance_of`. Where classes overlap, half its square is about what the objective
+        could still lose.
     """
+    tolerance = tolerance_of(*x.shape) if tolerance is None else tolerance
     weights = weights / jnp.sum(weights)
     axes, variances = principal_axes(x)
     # In these axes a kernel is its coordinates, scaled; and few examples have few axes.
@@ -168,7 +178,8 @@ def principal_axes(x: Array) -> tuple[Array, Array]:
     if d <= n:
         variances, axes = jnp.linalg.eigh(jnp.dot(x.T, x, precision=_PRECISION) / n)
         return axes.T, jnp.maximum(variances, 0.0)
-    # Fewer examples than features: the optimal kernel lies in the span of the examples.
+    # Fewer examples than features: the optimal kernel lies in the span of the examples, of which
+    # float32 doesn't tell directions of less than 1e-6 of the largest variance.
     variances, mixtures = jnp.linalg.eigh(jnp.dot(x, x.T, precision=_PRECISION) / n)
     kept = variances > 1e-6 * variances[-1]
     scales = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, n * variances, 1.0)), 0.0)

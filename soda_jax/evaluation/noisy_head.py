@@ -18,17 +18,21 @@ FeaturesFn = Callable[[Array, Array, Array], Array]
 
 
 class NoisyHead(nn.Module):
-    """features [b d] and t [b] -> logits [b c]: t is added, then one hidden layer of 2d [R]."""
+    """features [b d] and t [b] -> logits [b c]: t is added, then one hidden layer of 2d [R].
+
+    t as d/4 sinusoids under two layers of their own, whose size thus fits the features'.
+    """
 
     num_classes: int
 
     @nn.compact
     def __call__(self, features: Array, t: Array) -> Array:
         d = features.shape[-1]
-        half = (d + 1) // 2
+        half = max(d // 8, 4)
         rate = 10_000.0 ** (-jnp.arange(half) / max(half - 1, 1))
         angle = 1000 * t[:, None] * rate[None]
-        encoded = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)[:, :d]
+        encoded = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        encoded = nn.Dense(d, name="time1")(nn.silu(nn.Dense(d, name="time0")(encoded)))
         h = nn.silu(nn.Dense(2 * d, name="hidden")(features + encoded))
         return nn.Dense(self.num_classes, name="head")(h)
 

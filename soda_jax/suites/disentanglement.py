@@ -12,6 +12,7 @@ from soda_jax.pretrained import Pretrained
 
 PICTURES = 10_000  # of the test split, at most
 L2 = (1e-4, 1e-3, 1e-2)  # among which each factor's linear probe chooses [D]
+SHOWN = 8  # pictures that a value needs, so that each part of a split has some [D]
 
 
 def run(model: Pretrained, train: Source, test: Source) -> dict:
@@ -26,6 +27,8 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     factors = test.factors(indices)
     varying = varying_factors(factors)
     factors = factors[:, varying]
+    often = shown_often(factors)
+    indices, factors = indices[often], factors[often]
     rows = []
 
     def row(representation: str, metric: str, value: float, protocol: dict) -> None:
@@ -56,9 +59,23 @@ def run(model: Pretrained, train: Source, test: Source) -> dict:
     return {
         "rows": rows,
         "factors": [test.factor_names[k] for k in varying],
+        "pictures": len(indices),
+        "left out": int(np.sum(~often)),  # with a value that hardly any shows
         "probes": probes,
         "sections": sections._asdict(),
     }
+
+
+def shown_often(factors: np.ndarray) -> np.ndarray:
+    """Which pictures show no rare value of factors [n k]: bool [n]; all, where many would go.
+
+    No metric can fit on a value that its part of the pictures doesn't show.
+    """
+    often = np.ones(len(factors), bool)
+    for column in factors.T:
+        _, values, counts = np.unique(column, return_inverse=True, return_counts=True)
+        often &= counts[values] >= SHOWN
+    return often if often.mean() > 0.9 else np.ones(len(factors), bool)
 
 
 def codes_of(

@@ -19,7 +19,12 @@ from soda_jax.pretrained import Pretrained
 
 # name: (protocol, how a training picture is augmented, what is read)
 PROTOCOLS = {
-    "soda": (SODA_PROBE, {"crop_prob": 0.65, "flip_prob": 0.65}, "encoder"),  # [R]
+    # There one draw decides on both, and flips half of what it crops: as often here, not tied [R].
+    "soda": (
+        SODA_PROBE,
+        {"crop_prob": 0.65, "crop_scale": (0.08, 1.0), "flip_prob": 0.325},
+        "encoder",
+    ),
     "mae": (MAE_PROBE, {"crop_prob": 1.0, "crop_scale": (0.08, 1.0), "flip_prob": 0.5}, "encoder"),
     "ddae": (DDAE_PROBE, {"crop_prob": 0.0, "shift": 4, "flip_prob": 0.5}, "block"),
 }
@@ -84,12 +89,14 @@ def reader(
     """(variables, images uint8, key) -> features of views of them: name -> [b d].
 
     Of the encoder, z and pooled features; or the denoiser's config.probe.block at config.probe.t,
-    with noise from the key, under the view's own z (where there is one) and under none.
+    with noise from the key, under the view's own z (where there is one) and under none. Views are
+    as large as whole pictures are seen.
     """
     parts, probe = model.parts, model.parts.config.probe
 
     def seen(name: str, side: View, images: Array, key: Array) -> Array:
-        options = View(size=side.size, mean=side.mean, std=side.std, **view)
+        size = side.whole_size or side.size
+        options = View(size=size, mean=side.mean, std=side.std, **view)
         return augmented(keys_of(rngs.stream(key, name), images), images, options)
 
     @jax.jit

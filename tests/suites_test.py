@@ -1,0 +1,35 @@
+"""What suites hand to their measures."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+
+from soda_jax import experiment, rngs
+from soda_jax.config_schema import load
+from soda_jax.suites import streamed
+
+
+def test_published_views_are_mirrored_as_often_as_there_and_as_large_as_whole_pictures(monkeypatch):
+    """FutureXiang/soda crops .65 of the pictures, and mirrors half of those."""
+    config = load("configs/smoke.py", ("--config.views.source.size=8",
+                                       "--config.views.source.whole_size=12"))  # fmt: skip
+    parts = experiment.build(config)
+    seen = {}
+
+    def layers(model, variables, source, names):
+        seen["shape"] = source.shape
+        return {"z": source.mean(-1).reshape(len(source), -1)}
+
+    monkeypatch.setattr(streamed, "encoder_layers", layers)
+    model = types.SimpleNamespace(parts=parts, alone=None)
+    _, view, read = streamed.PROTOCOLS["soda"]
+    # Left is dark and right is bright, so any view tells whether it is mirrored.
+    ramp = np.broadcast_to(np.linspace(0, 255, 12)[None, None, :, None], (2000, 12, 12, 3))
+    pictures = ramp.astype(np.uint8)  # and no two alike: their draws go with what they show
+    pictures[:, 5, 5, 0], pictures[:, 5, 5, 1] = np.arange(2000) // 256, np.arange(2000) % 256
+    views = streamed.reader(model, read, view)(None, jnp.asarray(pictures), rngs.root(0))["z"]
+    views = np.asarray(views).reshape(2000, 12, 12)
+    mirrored = views[:, :, 0].mean(1) > views[:, :, -1].mean(1)
+    assert seen["shape"] == (2000, 12, 12, 3)
+    assert abs(mirrored.mean() - 0.325) < 0.04
