@@ -93,6 +93,7 @@ def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits under a code of two dimensions that doesn't know t; all ours [D]."""
     base.small(config)
     config.data.source = "digits"
+    config.data.path = ""
     config.data.image_size = 16
     config.data.channels = 1
     for view in (config.views.source, config.views.target):

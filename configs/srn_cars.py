@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = "srn_cars"
     config.data.source = "srn"
     config.data.path = "data/srn_cars"
+    config.cameras.field_of_view = 52.0  # of its own cameras: a focal length of 131.25 of 128 px
     config.train.num_steps = 100_000
     config.train.probe_every = 0  # one category: there is no class to probe for
     config.train.frechet_images = 0

@@ -155,7 +155,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
     else:
         from soda_jax.prepare import prepare
 
-        print(prepare(config.data.source, config.data.name, config.data.path))
+        data = config.data
+        print(prepare(data.source, data.name, data.path, (data.train_split, data.test_split)))
     return 0
 
 

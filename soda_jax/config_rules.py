@@ -52,6 +52,10 @@ def _data(values: Values) -> Iterator[Broken]:
     if source not in ("digits", "tfds", "scenes") and not values["data.path"]:
         where = f"; {WHERE[source]}" if source in WHERE else ""
         yield Broken("data.path", f"data.source = {source!r} needs the path of its pictures{where}")
+    if source in ("digits", "scenes") and values["data.path"]:
+        yield Broken("data.path", f"'' for data.source = {source!r}, which reads no files", "''")
+    if source != "tfds" and values["data.name"]:
+        yield Broken("data.name", f"'' for data.source = {source!r}; a name is for 'tfds'", "''")
     if source == "scenes" and values["data.channels"] != 3:
         yield Broken("data.channels", "3 for data.source = 'scenes', which are in colour", "3")
 
@@ -194,6 +198,9 @@ def _cameras(values: Values) -> Iterator[Broken]:
                 allowed = f"{none} for cameras.encoding = {encoding!r}: it would move the rays"
                 yield Broken(f"{view}.{key}", allowed, str(none))
     frame = values["cameras.frame"]
+    if frame != "source" and "block" in values["probe.features"]:
+        allowed = f"without 'block' for cameras.frame = {frame!r}: it is read of pictures alone"
+        yield Broken("probe.features", allowed, "('z', 'pooled')")
     if frame != "source":
         drawn = {
             "train.sample_every": values["train.sample_every"],
@@ -227,6 +234,14 @@ def _accumulate(values: Values) -> Iterator[Broken]:
     if batch_size % accumulate:
         nearest = divisors_near(batch_size, accumulate)
         yield Broken("optimizer.accumulate", f"divides train.batch_size = {batch_size}", nearest)
+    compared = {
+        "model.encoder.code_norm": values["model.encoder.code_norm"] == "batch",
+        "model.bottleneck.penalty": values["model.bottleneck.penalty"] == "barlow",
+    }
+    for key, is_so in compared.items():
+        if is_so and batch_size // accumulate < 2:
+            allowed = f"2 or more pictures in each part of a batch for {key} = {values[key]!r}"
+            yield Broken("train.batch_size", allowed, str(2 * accumulate))
 
 
 def _mesh(values: Values) -> Iterator[Broken]:

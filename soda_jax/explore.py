@@ -58,6 +58,11 @@ def make_app(playground: Playground):
         if origin and urllib.parse.urlsplit(origin).netloc != request.headers["host"]:
             raise InputError("requests from other sites are refused")
 
+    async def is_wanted(request: Request) -> bool:
+        """Whether its reader is still there when its turn has come."""
+        await in_worker(int)
+        return not await request.is_disconnected()
+
     async def home(request: Request) -> Response:
         return HTMLResponse(page)
 
@@ -83,7 +88,7 @@ def make_app(playground: Playground):
                 raise InputError("the request is not JSON") from error
             drawing = playground.draw(asked)
             # The first part checks the request: what is wrong shows before the stream begins.
-            first = await in_worker(next, drawing)
+            first = await in_worker(next, drawing) if await is_wanted(request) else None
         except BaseException:
             active.discard(ticket)
             raise
@@ -161,6 +166,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(

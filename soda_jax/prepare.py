@@ -1,11 +1,15 @@
 """The loop behind `python -m soda_jax prepare`: makes a data set ready, or says what is there."""
 
+from collections.abc import Sequence
+
 from soda_jax.config_rules import WHERE
 from soda_jax.data import source_tfds, sources
 from soda_jax.data.records import PosedSource
 
 
-def prepare(source: str, name: str = "", path: str = "") -> str:
+def prepare(
+    source: str, name: str = "", path: str = "", splits: Sequence[str] = ("train", "test")
+) -> str:
     """Prepares a TFDS data set as ArrayRecord files, or opens any other one and looks at it.
 
     Returns:
@@ -20,16 +24,16 @@ def prepare(source: str, name: str = "", path: str = "") -> str:
     if source == "tfds":
         return _prepare_tfds(name, path)
     lines, missing = [], None
-    for split in ("train", "test"):
+    for split in splits:
         try:
             opened = sources.open_source(source, split, image_size=32, channels=3, path=path)
         except (FileNotFoundError, ValueError) as error:
-            if split == "train" and source in WHERE:
+            if split == splits[0] and source in WHERE:
                 error.args = (f"{error}. {WHERE[source]}",)
-            if split == "train":
+            if split == splits[0]:
                 raise
             # Training needs no test split; who has none should still hear of it.
-            missing = f"test: {error}"
+            missing = f"{split}: {error}"
         else:
             lines.append(_describe(opened))
     return "\n".join(lines + ([missing] if missing else []))

@@ -305,7 +305,10 @@ def restore(
     """`load` under a given config, which may differ in what doesn't make the model."""
     parts = experiment.build(config)
     template = experiment.abstract_state(parts)
-    params = "ema_params" if (weights or config.sample.weights) == "ema" else "params"
+    weights = weights or config.sample.weights
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
+    params = "ema_params" if weights == "ema" else "params"
     wanted = {params: getattr(template, params), "batch_stats": template.batch_stats}
     part, step = CheckpointReader(workdir).restore_part(wanted, step)
     variables = {"params": part[params], "batch_stats": part["batch_stats"]}

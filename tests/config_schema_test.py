@@ -120,6 +120,7 @@ def test_overrides_of_every_kind():
         "probe.features=('pooled',)",
         "diffusion.schedule=cosine",
         "data.channels=1",
+        "data.source=folder",
         "data.path=/a folder/with=signs",
         "name=123",
     )
@@ -458,6 +459,21 @@ sys.exit(code)
     (line,) = done.stderr.splitlines()
     assert line.startswith("soda_jax: error: train.sed: unknown key (nearest: ")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_would_be_passed_over_in_silence_is_refused():
+    (line,) = problems_of("data.path=/pictures")  # of digits, which read none
+    assert line.startswith("data.path = '/pictures': '' for data.source = 'digits'")
+    (line,) = problems_of("data.name=cifar10")
+    assert line.startswith("data.name = 'cifar10': '' for data.source = 'digits'")
+    alone = ("train.batch_size=4", "optimizer.accumulate=4")  # whose code equals its own mean
+    for field in ("model.encoder.code_norm=batch", "model.bottleneck.penalty=barlow"):
+        assert any("2 or more pictures in each part" in line for line in problems_of(*alone, field))
+    posed = (
+        "data.source=scenes", "cameras.encoding=ray", "cameras.frame=upright",
+        "probe.features=('z','block')",
+    )  # fmt: skip
+    assert any("without 'block' for cameras.frame" in line for line in problems_of(*posed))
 
 
 def test_pure_noise_is_not_for_a_network_that_predicts_the_noise():

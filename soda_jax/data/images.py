@@ -17,10 +17,12 @@ MAX_PIXELS = 25_000_000
 ALLOWED = "allowed are PNG, JPEG and WEBP up to 20 MB and 25 megapixels"
 
 
-def load_image(path: str | os.PathLike, image_size: int, channels: int) -> np.ndarray:
+def load_image(
+    path: str | os.PathLike, image_size: int, channels: int, turned: bool = True
+) -> np.ndarray:
     """Reads a picture file as uint8 [h w c] with h = w = image_size.
 
-    The first frame of an animation, turned as its EXIF orientation says, alpha laid on white.
+    The first frame of an animation, alpha laid on white; `turned` as its EXIF orientation says.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -34,11 +36,16 @@ def load_image(path: str | os.PathLike, image_size: int, channels: int) -> np.nd
     if (size := os.path.getsize(path)) > MAX_BYTES:
         raise ValueError(f"{path}: {size / 1e6:.1f} MB is too large; {ALLOWED}")
     with open(path, "rb") as file:
-        return decode_image(file.read(), path, image_size, channels)
+        return decode_image(file.read(), path, image_size, channels, turned=turned)
 
 
 def decode_image(
-    data: bytes, name: str, image_size: int, channels: int, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    name: str,
+    image_size: int,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+    turned: bool = True,
 ) -> np.ndarray:
     """As load_image, from the bytes of a picture file; `name` stands in the errors."""
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -61,7 +68,9 @@ def decode_image(
         image.draft(None, (2 * image_size, 2 * image_size))
         try:
             image.load()
-            return fit_image(ImageOps.exif_transpose(image), image_size, channels)
+            if turned:
+                image = ImageOps.exif_transpose(image)
+            return fit_image(image, image_size, channels)
         except Exception as error:
             raise ValueError(f"{name}: damaged, cannot be decoded ({error}); {ALLOWED}") from error
 

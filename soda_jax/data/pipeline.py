@@ -186,7 +186,7 @@ def host_batches(
                     if stop.is_set():
                         return
                     hand_over(local)
-        except Exception as error:  # it belongs to whoever asks for the batch
+        except BaseException as error:  # it belongs to whoever asks for the batch
             hand_over(error)
 
     thread = threading.Thread(target=work, name="soda_jax.data", daemon=True)
@@ -195,7 +195,7 @@ def host_batches(
     def batches() -> Iterator[Array]:
         while True:
             item = ready.get()
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             yield jax.tree.map(shard_local, item)
 

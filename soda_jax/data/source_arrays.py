@@ -50,9 +50,9 @@ def open_arrays(path: str, split: str, image_size: int, channels: int) -> record
     else:
         raise ValueError(f"{path}: expected an .npz, an .npy, or a folder of them")
     _check(path, pictures)
-    targets = None if targets is None else _check_labels(path, targets, len(pictures))
+    targets = None if targets is None else check_labels(path, targets, len(pictures))
     if factors is not None:
-        _check_factors(path, factors, factor_names, len(pictures))
+        check_factors(path, factors, factor_names, len(pictures))
     rows = None
     if not (divided or whole_file):
         records.check_split(path, split, records.DIVIDED)
@@ -182,21 +182,23 @@ def _check(path: str, pictures: np.ndarray) -> None:
     images.to_uint8(pictures[:1], path)
 
 
-def _check_labels(path: str, labels: np.ndarray, num_examples: int) -> np.ndarray:
+def check_labels(
+    path: str, labels: np.ndarray, num_examples: int, what: str = "pictures"
+) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (num_examples,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"{path}: labels of shape {labels.shape} and type {labels.dtype}; expected one "
-            f"integer for each of {num_examples} pictures"
+            f"integer for each of {num_examples} {what}"
         )
     if labels.min() < 0:
         raise ValueError(f"{path}: labels must not be negative, the least is {labels.min()}")
     return labels.astype(np.int32)
 
 
-def _check_factors(path: str, factors: np.ndarray, names: tuple[str, ...], num: int) -> None:
+def check_factors(path: str, factors: np.ndarray, names: tuple[str, ...], num: int) -> None:
     is_integer = np.issubdtype(factors.dtype, np.integer)
     if factors.ndim != 2 or len(factors) != num or factors.shape[1] < 1 or not is_integer:
         raise ValueError(

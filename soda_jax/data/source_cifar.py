@@ -44,6 +44,7 @@ def open_cifar(
 
 def _locate(source: str, path: str, files: dict[str, list[str]]) -> tuple[str, str]:
     """The folder that holds the batches, and the ending of their names: ".bin" or none."""
+    path = os.path.abspath(os.path.expanduser(path))
     archive = "cifar-10-batches" if source == "cifar10" else "cifar-100"
     binary, python = ("-bin", "-py") if source == "cifar10" else ("-binary", "-python")
     folders = [path, os.path.join(path, archive + binary), os.path.join(path, archive + python)]

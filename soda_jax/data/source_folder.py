@@ -33,6 +33,8 @@ class FolderSource:
     class_names: tuple[str, ...] | None
     factor_names: tuple[str, ...] = ()
 
+    turned = True  # pictures, as their EXIF orientation says
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.image_size, self.image_size, self.channels
@@ -44,7 +46,7 @@ class FolderSource:
         out = np.empty((len(indices), *self.image_shape), np.uint8)
         for n, index in enumerate(indices):
             path = os.path.join(self.root, self.files[index])
-            out[n] = images.load_image(path, self.image_size, self.channels)
+            out[n] = images.load_image(path, self.image_size, self.channels, self.turned)
         return out
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
@@ -76,6 +78,13 @@ def open_folder(path: str, split: str, image_size: int, channels: int) -> Folder
         raise FileNotFoundError(f"no folder of pictures at {path}")
     split_folders = [name for name in _folders(path) if name in (*SPLIT_FOLDERS, split)]
     if split_folders:
+        others = [name for name in _folders(path) if name not in split_folders]
+        alike = [name for name in others if _pictures(path, name)]
+        if alike and _pictures(path, split_folders[0]):
+            raise ValueError(
+                f"{path}: {split_folders[0]!r} holds pictures as {alike[0]!r} does: if it is a "
+                f"class, put all classes into a folder 'train'; if a split, take {alike[0]!r} away"
+            )
         records.check_split(path, split, split_folders)
         root, siblings = os.path.join(path, split), split_folders
     else:
@@ -84,6 +93,8 @@ def open_folder(path: str, split: str, image_size: int, channels: int) -> Folder
     classes = {name for folder in siblings for name in _class_folders(os.path.join(path, folder))}
     class_names = tuple(sorted(classes))
     loose = _pictures(root)
+    if loose and not _class_folders(root):
+        class_names = ()  # of this split no picture has a label
     if class_names and loose:
         raise ValueError(
             f"{root}: pictures both in class folders and loose beside them, such as {loose[0]}"

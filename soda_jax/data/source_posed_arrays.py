@@ -7,6 +7,7 @@ import numpy as np
 
 from soda_jax.data import cameras, images, records
 from soda_jax.data.cameras import Cameras
+from soda_jax.data.source_arrays import check_factors, check_labels
 from soda_jax.data.source_views import check_cameras, cropped
 
 
@@ -54,14 +55,23 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         )
     poses = cameras.to_opencv(poses, str(arrays.get("convention", "opencv")))
     poses = np.broadcast_to(poses, (n, v, 4, 4))
-    chosen = _chosen_objects(path, arrays.get("split"), n, split)
+    if not np.isfinite(matrix).all() or min(matrix[0, 0], matrix[1, 1]) <= 0:
+        raise ValueError(f"{path}: K is {matrix.tolist()}; focal lengths are above 0")
+    divided = arrays.get("split")
+    if divided is not None and divided.shape != (n,):
+        raise ValueError(f"{path}: split of shape {divided.shape}; expected a name for each of {n}")
+    chosen = _chosen_objects(path, divided, n, split)
     for index in chosen:
         check_cameras(f"{path}, object {index}", poses[index], v)
     factors = arrays.get("factors")
-    if factors is not None and factors.shape[:2] != (n, v):
-        raise ValueError(f"{path}: factors of shape {factors.shape}; expected [{n} {v} k]")
     names = tuple(str(name) for name in arrays.get("factor_names", ()))
+    if factors is not None:
+        if factors.ndim != 3 or factors.shape[:2] != (n, v):
+            raise ValueError(f"{path}: factors of shape {factors.shape}; expected [{n} {v} k]")
+        names = names or tuple(f"factor{i}" for i in range(factors.shape[2]))
+        check_factors(path, factors.reshape(n * v, -1), names, n * v)
     labels = arrays.get("labels")
+    labels = None if labels is None else check_labels(path, labels, n, "objects")
     intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     fitted = images.to_uint8(pictures[chosen].reshape(-1, *pictures.shape[2:]), path)
     return PosedArrays(
@@ -74,7 +84,7 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         None,
         None,
         None if factors is None else factors[chosen].reshape(len(chosen) * v, -1),
-        () if factors is None else names or tuple(f"factor{i}" for i in range(factors.shape[2])),
+        () if factors is None else names,
         seen=Cameras(poses[chosen].reshape(-1, 4, 4), np.tile(intrinsics, (len(chosen) * v, 1))),
         starts=np.arange(len(chosen) + 1, dtype=np.int64) * v,
     )

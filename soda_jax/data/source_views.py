@@ -11,7 +11,7 @@ import numpy as np
 
 from soda_jax.data import cameras, images, records
 from soda_jax.data.cameras import Cameras
-from soda_jax.data.source_folder import ENDINGS, FolderSource
+from soda_jax.data.source_folder import ENDINGS, SPLIT_FOLDERS, FolderSource
 
 # A folder is an object's where it holds this.
 MARKS = {"nmr": "cameras.npz", "srn": "pose", "transforms": "transforms.json"}
@@ -27,7 +27,10 @@ class PosedObject(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class PosedFolder(records.SeenPictures, FolderSource):
-    """Picture files with cameras: see `records.PosedSource`."""
+    """Picture files with cameras: see `records.PosedSource`. They stay as they are stored: what
+    wrote the cameras looks at no EXIF orientation."""
+
+    turned = False
 
     seen: Cameras
     starts: np.ndarray
@@ -55,14 +58,14 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
     whole = os.path.join(path, f"transforms_{split}.json")
     if layout == "transforms" and os.path.isfile(whole):
         objects = [_read_transforms(path, path, whole)]
+        names = ("",)
     else:
-        root, folders = _of_split(path, split, MARKS[layout])
+        root, folders, names = _of_split(path, split, MARKS[layout])
         objects = [read(root, folder) for folder in folders]
         path = root
     for item in objects:
         check_cameras(os.path.join(path, item.folder), item.seen.pose, len(item.files))
     categories = [os.path.dirname(item.folder) for item in objects]
-    names = tuple(sorted(set(categories)))
     counts = [len(item.files) for item in objects]
     classes = np.repeat([names.index(category) for category in categories], counts)
     return PosedFolder(
@@ -86,28 +89,45 @@ def check_cameras(name: str, poses: np.ndarray, num_pictures: int) -> None:
     cameras.check_facing(poses, name)
 
 
-def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str]]:
-    """The root of a split, and its objects' folders relative to it, sorted."""
+def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str], tuple[str, ...]]:
+    """The root of a split, its objects' folders relative to it, sorted, and the categories of all
+    splits, so that one that is missing from a split shifts no label."""
     tops = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-    named = [top for top in tops if top == split or top.endswith(f"_{split}")]
+    splits = {top: top.rpartition("_")[2] for top in tops}
+    splits = {top: name for top, name in splits.items() if name in (*SPLIT_FOLDERS, split)}
+    if splits and split != "all":
+        records.check_split(path, split, sorted({*splits.values()}))
+    named = [top for top, name in splits.items() if name == split]
+    if len(named) > 1:
+        raise ValueError(
+            f"{path}: {' and '.join(named)} are both the split {split!r}; give each set a folder "
+            "of its own"
+        )
     root = os.path.join(path, named[0]) if named else path
     found = sorted(_marked(root, mark))
     if not found:
         raise ValueError(f"{root}: no objects there (folders that hold {mark!r})")
+    categories = {os.path.dirname(folder) for folder in found}
     if named:
-        return root, found
+        for other in splits:
+            others = _marked(os.path.join(path, other), mark)
+            categories |= {os.path.dirname(folder) for folder in others}
+        return root, found, tuple(sorted(categories))
+    names = tuple(sorted(categories))
     listed = _listed(root, split)
     if listed is not None:
         found = [folder for folder in found if folder in listed]
         if not found:
             raise ValueError(f"{root}: none of the objects of softras_{split}.lst is there")
-        return root, found
+        return root, found, names
+    if split != "all" and (lists := [name for name in SPLIT_FOLDERS if _listed(root, name)]):
+        records.check_split(path, split, lists)
     records.check_split(path, split, records.DIVIDED)
-    return root, [found[index] for index in records.divide(found, split)]
+    return root, [found[index] for index in records.divide(found, split)], names
 
 
 def _marked(root: str, mark: str) -> Iterator[str]:
-    for folder, inner, files in os.walk(root):
+    for folder, inner, files in os.walk(root, followlinks=True):
         if mark in inner or mark in files:
             inner.clear()
             yield os.path.relpath(folder, root)
@@ -130,6 +150,8 @@ def _pictures(root: str, folder: str, inner: str) -> list[str]:
     if not os.path.isdir(place):
         raise ValueError(f"{os.path.join(root, folder)}: no folder {inner!r} of pictures")
     names = sorted(name for name in os.listdir(place) if name.lower().endswith(ENDINGS))
+    if not names:
+        raise ValueError(f"{place}: no pictures ({', '.join(ENDINGS)}) there")
     return [os.path.join(folder, inner, name) for name in names]
 
 
@@ -145,7 +167,7 @@ def _read_nmr(root: str, folder: str) -> PosedObject:
             poses = [
                 held[f"world_mat_inv_{number}"]
                 if f"world_mat_inv_{number}" in held.files
-                else np.linalg.inv(held[f"world_mat_{number}"])
+                else np.linalg.inv(_last_row([held[f"world_mat_{number}"]])[0])
                 for number in numbers
             ]
             lens = [held[f"camera_mat_{number}"] for number in numbers]
@@ -155,11 +177,9 @@ def _read_nmr(root: str, folder: str) -> PosedObject:
     lens = np.stack(lens)
     intrinsics = np.stack([lens[:, 0, 0], lens[:, 1, 1]], -1) / 2
     centre = (lens[:, :2, 2] + 1) / 2
-    return PosedObject(
-        folder,
-        files,
-        Cameras(_last_row(poses), np.concatenate([intrinsics, centre], -1).astype(np.float32)),
-    )
+    whole = np.concatenate([intrinsics, centre], -1)
+    whole = cropped(whole, *images.size_of(os.path.join(root, files[0])))
+    return PosedObject(folder, files, Cameras(_last_row(poses), whole))
 
 
 def _read_srn(root: str, folder: str) -> PosedObject:
@@ -194,6 +214,7 @@ def _read_transforms(root: str, folder: str, path: str = "") -> PosedObject:
         frames = held["frames"]
         poses = [np.array(frame["transform_matrix"], np.float64) for frame in frames]
         names = [str(frame["file_path"]) for frame in frames]
+        poses = _last_row(poses) if frames else None
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a transforms.json ({error})") from error
     if not frames:
@@ -205,24 +226,32 @@ def _read_transforms(root: str, folder: str, path: str = "") -> PosedObject:
         if file.startswith("..") or os.path.isabs(file):
             raise ValueError(f"{path}: the picture {name!r} lies outside its folder")
         files.append(file)
-    height, width = images.size_of(os.path.join(root, files[0]))
-    height, width = held.get("h", height), held.get("w", width)
-    if "fl_x" in held:
-        focal = held["fl_x"]
-    elif "camera_angle_x" in held:
-        focal = 0.5 * width / np.tan(held["camera_angle_x"] / 2)
-    else:
-        raise ValueError(f"{path}: no camera_angle_x and no fl_x: pictures without a camera")
-    matrix = np.array(
-        [
-            [focal, 0, held.get("cx", width / 2)],
-            [0, held.get("fl_y", focal), held.get("cy", height / 2)],
-            [0, 0, 1],
-        ]
-    )
-    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
-    poses = cameras.to_opencv(_last_row(poses), "opengl")
-    return PosedObject(folder, files, Cameras(poses, np.tile(intrinsics, (len(files), 1))))
+    size = images.size_of(os.path.join(root, files[0]))
+    # What a frame says of its lens goes before what is said of all.
+    lenses = [_lens_of_frame(path, {**held, **frame}, size) for frame in frames]
+    return PosedObject(folder, files, Cameras(cameras.to_opencv(poses, "opengl"), np.stack(lenses)))
+
+
+def _lens_of_frame(path: str, held: dict, size: tuple[int, int]) -> np.ndarray:
+    """Intrinsics [4] from the fields of a transforms.json."""
+    if "FISHEYE" in str(held.get("camera_model", "")).upper():
+        raise ValueError(f"{path}: a camera with a fisheye lens; only pinhole cameras are read")
+    try:
+        height, width = float(held.get("h", size[0])), float(held.get("w", size[1]))
+        if "fl_x" in held:
+            focal = float(held["fl_x"])
+        elif "camera_angle_x" in held:
+            focal = 0.5 * width / np.tan(float(held["camera_angle_x"]) / 2)
+        else:
+            raise ValueError("no camera_angle_x and no fl_x: pictures without a camera")
+        focal_y = float(held.get("fl_y", focal))
+        x, y = float(held.get("cx", width / 2)), float(held.get("cy", height / 2))
+        if not (np.isfinite([focal, focal_y, x, y]).all() and min(focal, focal_y) > 0 < height):
+            raise ValueError(f"focal lengths {focal} and {focal_y} of a picture {width} x {height}")
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    matrix = np.array([[focal, 0, x], [0, focal_y, y], [0, 0, 1]])
+    return cropped(cameras.intrinsics_of(matrix, height, width), height, width)
 
 
 def _last_row(poses: list[np.ndarray]) -> np.ndarray:

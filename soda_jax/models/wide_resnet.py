@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
         for stage in range(3):
             for index in range(4):
                 h = WideBlock(
-                    features=round(16 * self.width * 2**stage),
+                    features=max(1, round(16 * self.width * 2**stage)),
                     stride=2 if stage > 0 and index == 0 else 1,
                     dtype=self.dtype,
                     name=f"stage{stage}_block{index}",

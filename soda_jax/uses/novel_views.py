@@ -92,9 +92,11 @@ def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder)
     wrong = Cameras(*(np.roll(part, 1, axis=1) for part in views.target_cameras))
     own = Cameras(*(part[:, :1] for part in views.source_cameras))
     of_sources = inference.target_pictures(views.model.parts, views.sources[:, 0])[:, None]
-    poses = {
-        "the target's camera": rows["from 1"],
-        "another target's camera": score(metrics, views.targets, views.draw(views.model, 1, wrong)),
+    poses = {"the target's camera": rows["from 1"]}
+    if views.targets.shape[1] > 1:
+        drawn = views.draw(views.model, 1, wrong)
+        poses["another target's camera"] = score(metrics, views.targets, drawn)
+    poses |= {
         "the source's own camera, and picture": score(
             metrics, of_sources, views.draw(views.model, 1, own)
         ),

@@ -102,10 +102,61 @@ def test_folders_and_lists_name_the_splits(tmp_path):
         write_nmr(nmr, f"0269/{name}", number)
     (nmr / "0269" / "softras_train.lst").write_text("b\n")
     np.testing.assert_array_equal(opened("nmr", nmr, "train").images([0])[0], pictures(1)[0])
+    # A split that isn't there is no tenth of another one.
+    with pytest.raises(ValueError, match="no split 'test'; there is: train"):
+        opened("nmr", nmr, "test")
+    with pytest.raises(ValueError, match="no split 'val'; there is: test, train"):
+        opened("srn", tmp_path, "val")
     single = tmp_path / "lego"
     write_transforms(tmp_path, "lego", 2)
     (single / "transforms.json").rename(single / "transforms_train.json")
     assert len(opened("transforms", single, "train")) == VIEWS
+
+
+def test_a_category_has_one_number_in_all_splits_and_two_sets_are_not_mixed(tmp_path):
+    for name in ("cars_train/a/0", "cars_train/b/1", "cars_train/c/2", "cars_test/a/3",
+                 "cars_test/c/4"):  # fmt: skip
+        write_srn(tmp_path / "one", name, 0)
+    train, test = (opened("srn", tmp_path / "one", split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(test.labels(np.array([0, VIEWS])), [0, 2])
+    write_srn(tmp_path / "one", "chairs_train/a/0", 0)
+    with pytest.raises(ValueError, match="cars_train and chairs_train are both the split 'train'"):
+        opened("srn", tmp_path / "one", "train")
+
+
+def test_a_posed_picture_is_not_turned_and_a_frame_has_its_own_lens(tmp_path):
+    """Cameras are of the pixels as they are stored."""
+    write_transforms(tmp_path, "cup", 0)
+    path = tmp_path / "cup" / "transforms.json"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for file in (tmp_path / "cup" / "images").iterdir():
+        Image.open(file).save(file, exif=turned)
+    np.testing.assert_array_equal(opened("transforms", tmp_path).images(np.arange(4)), pictures(0))
+    held = json.loads(path.read_text())
+    for number, frame in enumerate(held["frames"]):
+        frame["fl_x"] = FOCAL + number
+    path.write_text(json.dumps(held))
+    lens = opened("transforms", tmp_path).cameras(np.arange(4)).intrinsics[:, 0]
+    np.testing.assert_allclose(lens, (FOCAL + np.arange(4)) / SIZE, rtol=1e-6)
+    for fields, said in (
+        ({"camera_model": "OPENCV_FISHEYE"}, "fisheye"),
+        ({"camera_angle_x": 0, "frames": held["frames"][:0]}, "no frames"),
+        ({"h": 0}, "focal lengths"),
+        ({"w": "wide"}, "could not convert"),
+    ):
+        path.write_text(json.dumps(held | fields))
+        with pytest.raises(ValueError, match=said):
+            opened("transforms", tmp_path)
+
+
+def test_a_wide_picture_of_nmr_keeps_the_camera_of_its_middle(tmp_path):
+    write_nmr(tmp_path, "a/cup", 0)
+    for file in (tmp_path / "a" / "cup" / "image").iterdir():
+        Image.new("RGB", (2 * SIZE, SIZE)).save(file)
+    lens = opened("nmr", tmp_path).cameras([0]).intrinsics[0]
+    np.testing.assert_allclose(lens, [2 * FOCAL / SIZE, FOCAL / SIZE, 0.5, 0.5], atol=1e-5)
 
 
 def test_a_wide_picture_keeps_the_camera_of_its_middle(tmp_path):
@@ -137,6 +188,18 @@ def test_posed_arrays(tmp_path):
     np.savez(tmp_path / "y.npz", **held)
     with pytest.raises(ValueError, match="object 0: all cameras look away"):
         opened("posed_arrays", tmp_path / "y.npz", "train")
+    held["convention"] = "opengl"
+    for wrong, said in (
+        ({"labels": np.array([0.9, 1, 2])}, "one integer for each of 3 objects"),
+        ({"labels": np.arange(12).reshape(3, 4)}, "one integer for each of 3 objects"),
+        ({"split": np.array(["train"])}, "a name for each of 3"),
+        ({"factors": held["factors"] * 0.5}, "expected integers"),
+        ({"factor_names": np.array(["n", "m"])}, "2 factor names"),
+        ({"K": np.zeros((3, 3))}, "focal lengths are above 0"),
+    ):
+        np.savez(tmp_path / "wrong.npz", **held | wrong)
+        with pytest.raises(ValueError, match=said):
+            opened("posed_arrays", tmp_path / "wrong.npz", "train")
     del held["cam2world"]
     np.savez(tmp_path / "z.npz", **held)
     with pytest.raises(ValueError, match="no array 'cam2world'"):

@@ -429,3 +429,16 @@ def test_unknown_source_and_missing_path():
         open_source("digits", "train", image_size=8, channels=2)
     with pytest.raises(ValueError, match="no split 'tain'.*did you mean 'train'"):
         open_source("digits", "tain", image_size=8, channels=3)
+
+
+def test_a_class_named_as_a_split_is_asked_about_and_a_test_split_needs_no_labels(tmp_path):
+    for name in ("airplane", "train", "truck"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+        Image.fromarray(pictures(1, 8)[0]).save(tmp_path / "voc" / name / "0.png")
+    with pytest.raises(ValueError, match="'train' holds pictures as 'airplane' does"):
+        opened("folder", "train", tmp_path / "voc")
+    for name in ("train/cat", "train/dog", "test"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.fromarray(pictures(1, 8)[0]).save(tmp_path / "pets" / name / "0.png")
+    assert opened("folder", "train", tmp_path / "pets").class_names == ("cat", "dog")
+    assert opened("folder", "test", tmp_path / "pets").targets is None
