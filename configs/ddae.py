@@ -75,7 +75,7 @@ def ddpmpp(config: ml_collections.ConfigDict) -> None:
     config.optimizer.warmup_steps = 2600
     config.train.batch_size = 256
     config.train.num_steps = 234_000  # 1200 epochs
-    config.probe.block = "up_16x16_block0"  # its out_6
+    config.probe.block = "up_16x16_block0_attention"  # its out_6
 
 
 def edm(config: ml_collections.ConfigDict) -> None:
@@ -92,7 +92,7 @@ def edm(config: ml_collections.ConfigDict) -> None:
     config.sample.num_steps = 18
     config.sample.spacing = "rho"
     deep = config.model.denoiser.num_blocks > 2
-    config.probe.block = "up_16x16_block1" if deep else "up_16x16_block0"  # its out_7
+    config.probe.block = f"up_16x16_block{int(deep)}_attention"  # its out_7
     # sigma = .06, .0229 and .1395: indices 4, 3, 5 of its grid of 18
     config.probe.t = 0.0893
     config.evaluate.layer_ts = (0.0159, 0.0893, 0.2607)

@@ -169,13 +169,16 @@ def build(
             head_share=head / rate.encoder_learning_rate if head else 1.0,
         ),
     )
-    block = config.probe.block.removesuffix("_attention")
-    if "block" in config.probe.features and block not in parts.blocks:
-        near = resembling(config.probe.block, parts.blocks)
-        raise ConfigError(
-            f"config.probe.block = {config.probe.block!r}: one of {', '.join(parts.blocks)}"
-            + (f" (nearest: {near[0]})" if near else "")
-        )
+    if "block" in config.probe.features:
+        modules = abstract_state(parts).params["denoiser"]
+        layers = [name for name in modules if name.startswith(("down_", "mid_", "up_"))]
+        layers = [name for name in layers if not name.endswith("_sample")]
+        if config.probe.block not in layers:
+            near = resembling(config.probe.block, layers)
+            raise ConfigError(
+                f"config.probe.block = {config.probe.block!r}: one of {', '.join(layers)}"
+                + (f" (nearest: {near[0]})" if near else "")
+            )
     return parts
 
 
@@ -391,5 +394,9 @@ def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct | Posed:
 
 def flops_per_image(experiment: Experiment) -> float:
     """Floating-point operations of a training step for each picture, as XLA counts them."""
-    lowered = train_step(experiment).lower(abstract_state(experiment), abstract_batch(experiment))
-    return float(lowered.cost_analysis()["flops"]) / experiment.config.train.batch_size
+    # Of parts that follow each other, a loop's body, XLA would count one.
+    config = experiment.config.copy_and_resolve_references()
+    config.optimizer.accumulate = 1
+    whole = dataclasses.replace(experiment, config=config, steps={})
+    lowered = train_step(whole).lower(abstract_state(whole), abstract_batch(whole))
+    return float(lowered.cost_analysis()["flops"]) / config.train.batch_size

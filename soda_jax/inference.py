@@ -328,6 +328,7 @@ def target_pictures(experiment: Experiment, images: np.ndarray) -> np.ndarray:
 
 
 def eval_variables(state: Any, weights: str = "ema") -> PyTree:
-    """What `model.apply` takes: the averaged or the raw parameters, and the running statistics."""
-    params = state.ema_params if weights == "ema" else state.params
-    return {"params": params, "batch_stats": state.batch_stats}
+    """What `model.apply` takes: the averaged or the raw parameters, and their statistics."""
+    if weights == "ema":
+        return {"params": state.ema_params, "batch_stats": state.ema_batch_stats}
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -308,10 +308,11 @@ def restore(
     weights = weights or config.sample.weights
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
-    params = "ema_params" if weights == "ema" else "params"
-    wanted = {params: getattr(template, params), "batch_stats": template.batch_stats}
+    average = "ema_" if weights == "ema" else ""
+    names = {name: f"{average}{name}" for name in ("params", "batch_stats")}
+    wanted = {name: getattr(template, name) for name in names.values()}
     part, step = CheckpointReader(workdir).restore_part(wanted, step)
-    variables = {"params": part[params], "batch_stats": part["batch_stats"]}
+    variables = {name: part[saved] for name, saved in names.items()}
     return Pretrained(parts, variables, step)
 
 

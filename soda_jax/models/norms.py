@@ -114,7 +114,9 @@ class BatchNorm(nn.Module):
         if train:
             mean, square = (pixel_sums(x).mean(0) / (height * width) for x in (h, h * h))
             if not self.is_initializing():
-                for running, new in ((running_mean, mean), (running_var, square - mean * mean)):
+                # Rounding leaves less than 0 of values that are nearly the same.
+                variance = jnp.maximum(square - mean * mean, 0.0)
+                for running, new in ((running_mean, mean), (running_var, variance)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
             moments = _normalise(mean, square)
         else:

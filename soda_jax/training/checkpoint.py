@@ -164,7 +164,8 @@ class Checkpointer(CheckpointReader):
         )
 
     def _needs_space(self, size: int) -> None:
-        free = shutil.disk_usage(self._directory).free if self._directory.exists() else size
+        known = "://" not in os.fspath(self._directory) and self._directory.exists()
+        free = shutil.disk_usage(self._directory).free if known else size
         if not agree(free >= size):
             raise self._failed(
                 OSError(f"it takes up to {size:,} bytes, and the disk has {free:,} left")

@@ -13,7 +13,14 @@ def steps_by_name(directory: epath.Path) -> list[int]:
     if not directory.exists():
         return []
     paths = [path for path in directory.iterdir() if _is_step_name(path.name)]
-    return sorted((int(path.name) for path in paths if any(path.iterdir())), reverse=True)
+    return sorted((int(path.name) for path in paths if _holds_something(path)), reverse=True)
+
+
+def _holds_something(path: epath.Path) -> bool:
+    try:
+        return any(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # deleted since it was listed, or a file of that name
 
 
 def is_finished(directory: epath.Path) -> bool:

@@ -106,9 +106,9 @@ def make_optimizer(
     return optax.chain(clip, by_group)
 
 
-def update_average(ema_params: PyTree, params: PyTree, decay: Array | float) -> PyTree:
-    """decay * average + (1 - decay) * params, leaf by leaf."""
-    return jax.tree.map(lambda ema, new: ema + (1 - decay) * (new - ema), ema_params, params)
+def update_average(average: PyTree, values: PyTree, decay: Array | float) -> PyTree:
+    """decay * average + (1 - decay) * values, leaf by leaf."""
+    return jax.tree.map(lambda ema, new: ema + (1 - decay) * (new - ema), average, values)
 
 
 def average_decay(step: Array, decay: float, warmup: bool) -> Array | float:

@@ -101,6 +101,7 @@ def make_train_step(
                 params=params,
                 ema_params=update_average(state.ema_params, params, decay),
                 batch_stats=batch_stats,
+                ema_batch_stats=update_average(state.ema_batch_stats, batch_stats, decay),
                 opt_state=opt_state,
             )
 

@@ -131,3 +131,16 @@ def test_what_runs_on_a_cpu_is_a_product_and_elsewhere_a_reduction():
     for platform, product in (("cpu", True), ("cuda", False), ("tpu", False)):
         assert ("stablehlo.dot_general" in lowered(platform)) == product
         assert ("stablehlo.reduce" in lowered(platform)) != product
+
+
+def test_channels_that_hardly_vary_leave_no_variance_below_0():
+    """Rounding of mean square less square mean: evaluation would be NaN while training isn't."""
+    level = jnp.asarray(np.random.RandomState(0).uniform(5, 300, 64), jnp.float32)
+    h = jnp.broadcast_to(level, (32, 8, 8, 64))
+    norm = norms.BatchNorm()
+    variables = norm.init(jax.random.key(0), h, True)
+    for _ in range(80):
+        _, new = norm.apply(variables, h, True, mutable=["batch_stats"])
+        variables = variables | new
+    assert (variables["batch_stats"]["var"] >= 0).all()
+    assert np.isfinite(norm.apply(variables, h, False)).all()

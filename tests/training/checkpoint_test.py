@@ -66,6 +66,7 @@ def make_state(width=8, updates=2):
         params=params,
         ema_params=ema_params,
         batch_stats={"encoder": {"norm": {"mean": draw(width).astype(jnp.bfloat16)}}},
+        ema_batch_stats={"encoder": {"norm": {"mean": draw(width).astype(jnp.bfloat16)}}},
         opt_state=opt_state,
     )
 
@@ -275,7 +276,7 @@ def test_many_differences_are_counted_in_one_line(saved):
         checkpointer.restore(abstract(jax.eval_shape(lambda: make_state(width=16))))
     message = str(raised.value)
     # Of each of params, average and two moments: 3 leaves; and the batch statistics.
-    assert message.count("the config makes") == 3 and message.endswith("; 10 more")
+    assert message.count("the config makes") == 3 and message.endswith("; 11 more")
     assert "\n" not in message
 
 
