@@ -68,11 +68,17 @@ def decode_image(
         image.draft(None, (2 * image_size, 2 * image_size))
         try:
             image.load()
-            if turned:
-                image = ImageOps.exif_transpose(image)
-            return fit_image(image, image_size, channels)
+            return fit_image(_turned(image) if turned else image, image_size, channels)
         except Exception as error:
             raise ValueError(f"{name}: damaged, cannot be decoded ({error}); {ALLOWED}") from error
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As its EXIF orientation says; as it is where that can't be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken block makes Pillow raise nearly anything; the pixels are whole
+        return image
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:

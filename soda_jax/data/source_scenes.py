@@ -26,7 +26,8 @@ class Scenes:
     """A split of the rooms: see `records.PosedSource`.
 
     Labels are the number of solids. Factors are those of the scene, and of its largest solid as
-    this view sees it, so that one picture tells them all.
+    this view sees it, so that one picture tells them all,
+    but where two solids are of the same size, in 30 % of pictures: the first drawn counts then.
     """
 
     name = "scenes"

@@ -149,3 +149,9 @@ def test_arrays_become_uint8():
             images.to_uint8(np.array(bad), "x")
     with pytest.raises(ValueError, match="int64"):
         images.to_uint8(np.array([3], np.int64), "x")
+
+
+def test_a_damaged_exif_block_spoils_no_picture(tmp_path):
+    picture = gradient(4, 4)
+    path = save(tmp_path / "x.png", Image.fromarray(picture), exif=b"Exif\0\0no block at all")
+    np.testing.assert_array_equal(images.load_image(path, 4, 3), picture)
