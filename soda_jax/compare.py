@@ -156,14 +156,14 @@ def check_alike(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
 def differing(runs: Sequence[Run]) -> list[str]:
     """Settings of measures in which runs differ from the first, a line each; and where a run's
     probes were made with others, as what an earlier `evaluate` left is taken over."""
-    lines = []
+    lines, first = [], protocols(runs[0])
     for run in runs[1:]:
         for line in config_schema.differences(runs[0].config, run.config):
             if line.partition(":")[0] in MEASURES:
                 lines.append(f"{run.name}: {line}")
-        first, own = protocols(runs[0]), protocols(run)
-        for name in first:
-            if name in own and own[name] != first[name]:
+        own = protocols(run)
+        for name in sorted(first.keys() & own.keys()):
+            if own[name] != first[name]:
                 lines.append(f"{run.name}: {name}: {first[name]!r} -> {own[name]!r}")
     return lines
 

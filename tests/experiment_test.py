@@ -2,7 +2,7 @@
 
 import pytest
 
-from soda_jax import experiment, inference
+from soda_jax import experiment, inference, pretrained
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.training.state import TrainState
 
@@ -37,3 +37,9 @@ def test_averaged_weights_are_evaluated_with_averaged_statistics():
         assert inference.eval_variables(state, weights) == {
             "params": f"{average}params", "batch_stats": f"{average}batch_stats",
         }  # fmt: skip
+
+
+def test_weights_of_another_name_are_refused(tmp_path):
+    config = load("configs/smoke.py", [])
+    with pytest.raises(ValueError, match="weights must be 'ema' or 'raw', not 'EMA'"):
+        pretrained.restore(config, str(tmp_path), weights="EMA")

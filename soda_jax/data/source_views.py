@@ -93,8 +93,12 @@ def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str], tuple[s
     """The root of a split, its objects' folders relative to it, sorted, and the categories of all
     splits, so that one that is missing from a split shifts no label."""
     tops = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-    splits = {top: top.rpartition("_")[2] for top in tops}
-    splits = {top: name for top, name in splits.items() if name in (*SPLIT_FOLDERS, split)}
+    splits = {
+        top: name
+        for top in tops
+        for name in dict.fromkeys((split, *SPLIT_FOLDERS))
+        if f"_{top}".endswith(f"_{name}")
+    }
     if splits and split != "all":
         records.check_split(path, split, sorted({*splits.values()}))
     named = [top for top, name in splits.items() if name == split]

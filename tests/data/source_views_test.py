@@ -125,6 +125,13 @@ def test_a_category_has_one_number_in_all_splits_and_two_sets_are_not_mixed(tmp_
         opened("srn", tmp_path / "one", "train")
 
 
+def test_objects_may_be_links_and_a_split_may_have_a_name_of_its_own(tmp_path):
+    write_srn(tmp_path / "kept", "a", 0)
+    (tmp_path / "set" / "cars_train_small").mkdir(parents=True)
+    (tmp_path / "set" / "cars_train_small" / "a").symlink_to(tmp_path / "kept" / "a")
+    assert len(opened("srn", tmp_path / "set", "train_small")) == VIEWS
+
+
 def test_a_posed_picture_is_not_turned_and_a_frame_has_its_own_lens(tmp_path):
     """Cameras are of the pixels as they are stored."""
     write_transforms(tmp_path, "cup", 0)

@@ -544,3 +544,9 @@ with Checkpointer(sys.argv[1]) as checkpointer:
     )
     assert failed.returncode == 1
     assert "SaveError: the checkpoint of step 1 could not be written" in failed.stderr
+
+
+def test_a_file_that_is_named_as_a_step_is_none(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "7").write_text("a note")
+    assert CheckpointReader(tmp_path).is_empty() and CheckpointReader(tmp_path).steps() == []
