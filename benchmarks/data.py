@@ -54,6 +54,7 @@ def benchmark(config, seconds: float) -> dict[str, float]:
 
     key = rngs.stream(rngs.root(config.seed), "views")
     sides = parts.source_view, parts.target_view, parts.cameras, config.views.shared
+    sides += config.views.targets, config.views.pairs, parts.located
     augment = jax.jit(lambda images: pair(key, images, *sides))
     found["augmentation"] = rate(lambda: augment(images), b * views, seconds)
 

@@ -4,9 +4,10 @@
 
 The step is compiled ahead of time on this CPU (pip install 'soda_jax[cuda12]'). Of each kernel, or
 copy, what it reads and writes is summed, by part of the model and by kind, and how long that takes
-at the full rate of the card's memory: convolutions and products take longer, all else at least as
-long. Nothing of it is measured. What a loop or a branch does inside isn't listed. --program keeps
-the compiled program's text, or reads what was kept.
+at the full rate of the card's memory. Operands count whole, also where a part is read, and nothing
+is taken to stay in a cache; convolutions and products take longer. Nothing of it is measured. What
+a loop or a branch does inside isn't listed. --program keeps the compiled program's text, or reads
+what was kept.
 """
 
 import collections
@@ -17,9 +18,10 @@ import re
 import figures
 from tpu_cost import KINDS, PARTS, first
 
-from soda_jax.compile import program, sizes_of
+from soda_jax.compile import program
 from soda_jax.config_schema import load
 from soda_jax.gpu_hosts import CARDS, gpu_host
+from soda_jax.hlo import sizes_of
 
 KERNELS = ("fusion", "custom-call", "copy", "conditional", "while")
 _LINE = re.compile(r"^\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")

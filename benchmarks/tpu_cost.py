@@ -5,7 +5,8 @@
 The step is compiled ahead of time on this CPU (pip install 'soda_jax[tpu]'; minutes to an hour).
 Each kernel of the program carries the cycles that the compiler expects; here they are summed by
 part of the model and by kind. A kernel that several operations were fused into counts whole for the
-one it is named after. --program keeps the compiled program's text, or reads what was kept.
+one it is named after; what a loop runs counts as often as it runs. --program keeps the compiled
+program's text, or reads what was kept.
 """
 
 import collections
@@ -15,13 +16,14 @@ import re
 
 import figures
 
+from soda_jax import hlo
 from soda_jax.tpu_slices import CHIPS, tpu_slice
 
 # The first that fits the path of an operation says its part, and its kind.
 PARTS = {
     "encoder": r"/encoder/",
     "denoiser": r"/denoiser/",
-    "update": r"/cond/|train_step\)/(reduce_|add|jit\(_?global)",
+    "update": r"/cond/|train_step\)/(reduce_|add|square|jit\(_?global)",
     "views, noise, loss": r"",
 }
 KINDS = {
@@ -33,7 +35,7 @@ KINDS = {
     "matrix products": r"dot_general",
     "rest": r"",
 }
-_KERNEL = re.compile(r'op_name="([^"]*)".*"estimated_cycles":"(\d+)"')
+_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 def main() -> None:
@@ -51,7 +53,8 @@ def main() -> None:
         text = compiled(arguments.config, arguments.topology, words)
         if program:
             program.write_text(text)
-    kernels = [(name, int(cycles)) for name, cycles in _KERNEL.findall(text)]
+    named = ((_NAME.search(line), cycles) for line, cycles in hlo.kernels(text))
+    kernels = [(name[1] if name else "", cycles) for name, cycles in named]
     milliseconds = 1e3 / CHIPS[chip].clock
     whole = sum(cycles for _, cycles in kernels)
     print(f"{len(kernels)} kernels, {whole * milliseconds:.2f} ms a step\n")

@@ -72,7 +72,7 @@ def benchmark(config, num_steps: int, repeats: int) -> dict:
     device = jax.devices()[0]
     memory = step.memory_analysis()
     stats = device.memory_stats() or {}
-    peak = PEAK_FLOPS.get(device.device_kind)
+    peak = PEAK_FLOPS.get(device.device_kind) if config.model.dtype == "bfloat16" else None
     return {
         "config": config.name,
         "device": f"{jax.device_count()} x {device.device_kind}",

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+import figures
+
 HERE = pathlib.Path(__file__).parent
 VARIANTS = {
     "eager": (),
@@ -32,6 +34,7 @@ def measure(words: list[str], folder: str) -> dict | None:
     path.unlink(missing_ok=True)
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     environment = os.environ | {"PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": card}
+    environment["JAX_COMPILATION_CACHE_DIR"] = folder  # the second round compiles nothing
     done = subprocess.run(
         [*words, f"--json={path}"],
         env=environment,
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--num_steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--torch_python", default=sys.executable)
+    parser.add_argument("--json", help="also write every round's figures here")
     parser.add_argument("--variants", default=";".join(VARIANTS), help="with semicolons between")
     arguments = parser.parse_args()
     variants = [name.strip() for name in arguments.variants.split(";") if name.strip()]
@@ -77,6 +81,7 @@ def main() -> None:
                     found[name].append(one)
                     print(f"{name}: {one['step_milliseconds']:.0f} ms", file=sys.stderr)
     print(table(found))
+    figures.write(found, arguments.json)
 
 
 def table(found: dict[str, list[dict]]) -> str:
@@ -96,17 +101,19 @@ def table(found: dict[str, list[dict]]) -> str:
         if ones
     }
     lines = [
-        "| | version | parameters | ms a step | images/s | MiB | PyTorch's time over ours |",
-        "|---|---|---|---|---|---|---|",
+        "| | version | parameters | ms a step | fastest, slowest | images/s | MiB "
+        "| PyTorch's time over ours |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, step in steps.items():
         one = found[name][0]
         version = f"torch {one['torch']}" if "torch" in one else f"jax {one['jax']}"
         memory = f"{one['peak_mebibytes']:.0f}" if one["peak_mebibytes"] else ""
         speed, ratio = 1e3 * one["batch_size"] / step, step / steps["soda_jax"]
+        each = sorted(one["step_milliseconds"] for one in found[name])
         lines.append(
-            f"| {name} | {version} | {one['parameters']:,} | {step:.0f} | {speed:.1f} | {memory} "
-            f"| {ratio:.2f} |"
+            f"| {name} | {version} | {one['parameters']:,} | {step:.0f} | {each[0]:.0f}, "
+            f"{each[-1]:.0f} | {speed:.1f} | {memory} | {ratio:.2f} |"
         )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from soda_jax.exit_codes import exit_code
 from soda_jax.page import details, whole_page
+from soda_jax.workdir import results_folder, write_json, write_whole
 
 
 class ChaptersFailed(ValueError):
@@ -25,9 +26,7 @@ class ChaptersFailed(ValueError):
 def folder_of(workdir: str, kind: str, step: int, weights: str) -> pathlib.Path:
     """workdir/<kind>/<step>, made; <step>_raw for weights that aren't averaged."""
     suffix = "" if weights == "ema" else f"_{weights}"
-    folder = pathlib.Path(workdir) / kind / f"{step:08d}{suffix}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return results_folder(workdir, kind, f"{step:08d}{suffix}")
 
 
 def run_chapters(
@@ -50,7 +49,7 @@ def run_chapters(
                 raise
             problems.append(f"{name}: {' '.join(str(error).split())}")
             continue
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(file, found)
     return problems
 
 
@@ -66,6 +65,6 @@ def write_page(
             body += chapter.show(json.loads(text), folder)
             body.append(details(f"{name}: every number and its protocol", text))
     path = folder / "page.html"
-    path.write_text(whole_page(title, body))
+    write_whole(path, whole_page(title, body))
     print(path)
     return str(path)

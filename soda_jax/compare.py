@@ -12,12 +12,14 @@ import ml_collections
 import numpy as np
 
 from soda_jax import config_schema, experiment, inference, page, pretrained
+from soda_jax.chapters import folder_of
 from soda_jax.config_schema import ConfigError
 from soda_jax.evaluate import evaluate_model
 from soda_jax.evaluation.frechet import frechet_distance
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
 from soda_jax.report import logged, series_of, speeds
+from soda_jax.workdir import results_folder, write_json, write_whole
 
 LABELS = 10  # of each class, where few are given
 # What must be the same, and what is told where it isn't.
@@ -32,7 +34,10 @@ MEASURES = (
     "sample.spacing", "sample.eta", "sample.guidance_scale", "sample.guidance_interval",
     "sample.sections", "sample.seed",
 )  # fmt: skip
-SETTINGS = ("train_examples", "test_examples", "draws", "l2_values", "validation_fraction")
+SETTINGS = (
+    "train_examples", "test_examples", "draws", "l2_values", "validation_fraction", "images", "ts",
+    *inference.SAMPLER_OPTIONS,
+)  # fmt: skip
 COLUMNS = (
     "linear, z", "linear, best block", "kNN", f"{LABELS} labels a class", f"{LABELS}, spread",
     "disentanglement", "PSNR", "Fréchet", "pictures/s",
@@ -48,6 +53,11 @@ class Run:
     config: ml_collections.ConfigDict
     model: Pretrained
     suites: dict[str, Any]
+
+    @property
+    def representation(self) -> str:
+        """What is judged: z, or without an encoder the block that its config names."""
+        return "z" if self.model.parts.z_size else "block"
 
     @property
     def pictures_seen(self) -> int:
@@ -66,10 +76,11 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
       ConfigError: fewer than two runs, or `check_alike` refuses them.
       ChaptersFailed: a suite of a run failed.
     """
-    workdirs = list(dict.fromkeys(workdirs))
+    workdirs = list(dict.fromkeys(path.strip() for path in workdirs))
     if len(workdirs) < 2:
         raise ConfigError("--of needs two runs or more, such as --of=runs/soda,runs/ddae")
     check_alike({path: config_schema.recall(path) for path in workdirs})
+    folder = results_folder(workdir)
     runs = [open_run(path) for path in workdirs]
     if len({run.pictures_seen for run in runs}) > 1:
         seen = ", ".join(f"{run.name} {run.pictures_seen:,}" for run in runs)
@@ -82,8 +93,6 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
     distances = frechet(runs, judge)
     rows = {run.name: row_of(run) | {"Fréchet": distances[run.name]} for run in runs}
     rows |= baselines(judge)
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
     found = {
         "rows": rows,
         "judge": judge.name,
@@ -100,9 +109,9 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
             for run in runs
         },
     }
-    (folder / "comparison.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(folder / "comparison.json", found)
     path = folder / "comparison.html"
-    path.write_text(page.whole_page("Methods side by side", show(found)))
+    write_whole(path, page.whole_page("Methods side by side", show(found)))
     print(path)
     return str(path)
 
@@ -115,13 +124,27 @@ def open_run(workdir: str) -> Run:
     wanted = ["probes", "layers", "semi_supervised"]
     if model.parts.z_size:
         wanted += ["pictures"] + (["disentanglement"] if train.factor_names else [])
-    suffix = "" if config.probe.weights == "ema" else f"_{config.probe.weights}"
-    folder = pathlib.Path(workdir) / "evaluation" / f"{model.step:08d}{suffix}"
-    if missing := [name for name in wanted if not (folder / f"{name}.json").exists()]:
+    folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
+    held = {name: folder / f"{name}.json" for name in wanted}
+    suites = {name: json.loads(x.read_text()) for name, x in held.items() if x.exists()}
+    run = Run(config.name, workdir, config, model, suites)
+    if missing := [name for name in wanted if not has(run, name)]:
         print(f"{workdir}: {', '.join(missing)}", flush=True)
         evaluate_model(model, workdir, missing)
-    suites = {name: json.loads((folder / f"{name}.json").read_text()) for name in wanted}
-    return Run(config.name, workdir, config, model, suites)
+        suites |= {name: json.loads(held[name].read_text()) for name in missing}
+    return run
+
+
+def has(run: Run, suite: str) -> bool:
+    """Whether a suite's results are there, with all that is compared: an `evaluate` under another
+    config may have left out some of it."""
+    found = run.suites.get(suite)
+    if found is None:
+        return False
+    if suite == "probes":
+        rows = {(row["representation"], row["probe"]) for row in found["rows"]}
+        return {(run.representation, probe) for probe in ("lbfgs", "knn")} <= rows
+    return suite != "layers" or any("@t=" in name for name in found["heads"])
 
 
 def check_alike(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
@@ -169,21 +192,26 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def protocols(run: Run) -> dict[str, Any]:
-    """What a run's probes were made with: "probe, setting" -> value."""
-    rows = [row for suite in ("probes", "semi_supervised") for row in run.suites[suite]["rows"]]
+    """What a run's measures were made with: "measure, setting" -> value."""
+    made = [
+        (row.get("probe") or row.get("metric") or "spread", row["protocol"])
+        for suite in ("probes", "semi_supervised", "pictures")
+        for row in run.suites.get(suite, {"rows": ()})["rows"]
+    ]
+    layers = run.suites["layers"]
+    made.append(("layers", layers["protocol"] | {"ts": layers["ts"]}))
     return {
-        f"{row.get('probe', 'spread')}, {key}": row["protocol"][key]
-        for row in rows
+        f"{name}, {key}": protocol[key]
+        for name, protocol in made
         for key in SETTINGS
-        if key in row["protocol"]
+        if key in protocol
     }
 
 
 def row_of(run: Run) -> dict[str, str]:
     """The columns of one run that its own suites tell; the representation is z, or the block."""
-    own = "z" if run.model.parts.z_size else "block"
-    row = judged(run, own)
-    if own == "block":
+    row = judged(run, run.representation)
+    if run.representation == "block":
         row["linear, z"] = ""
     heads = run.suites["layers"]["heads"]
     blocks = {name: head for name, head in heads.items() if "@t=" in name}
@@ -234,7 +262,7 @@ def judged(run: Run, representation: str) -> dict[str, str]:
 def learned(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What a run's representation was worth on the way: (pictures seen, accuracy) of the probes
     that training made, "linear" and "knn", where there were two or more."""
-    own = "z" if run.config.model.encoder.variant != "none" else "block"
+    own = run.representation
     lines = logged(pathlib.Path(run.workdir) / "metrics.jsonl")
     series = series_of(lines, [f"linear/{own}", f"knn/{own}"])
     batch_size = run.config.train.batch_size

@@ -7,8 +7,6 @@ other. Of a GPU's kernels it expects none: there it is memory and collectives al
 """
 
 import dataclasses
-import math
-import re
 import sys
 import time
 from typing import Any
@@ -16,17 +14,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from soda_jax import experiment
+from soda_jax import experiment, hlo
 from soda_jax.exit_codes import UsageError
 from soda_jax.gpu_hosts import CARDS, gpu_host
 from soda_jax.tpu_slices import CHIPS, Slice, tpu_slice
-
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}  # others have 4
-_COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
-# Not the cost analysis' "optimal_seconds": those of a large step were negative (libtpu 0.0.42).
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_ARRAY = re.compile(r"\b([a-z]+[0-9]+|pred)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +26,7 @@ class Compiled:
 
     Attributes:
       memory: bytes a chip, of state, batch and activations.
-      flops: a chip and step; None for a GPU.
+      flops: a chip and step, without what is computed twice (`train.remat`); None for a GPU.
       compute: seconds a step by XLA's estimate, without what chips tell each other; None likewise.
       collectives: {kind: (how many, bytes a chip)}.
       communication: seconds a step for those at the full rate of the interconnect.
@@ -103,6 +94,13 @@ def program(config: ml_collections.ConfigDict, devices: list[Any]) -> jax.stages
     return lowered.compile()
 
 
+def flops_per_image(config: ml_collections.ConfigDict) -> float:
+    """Of the step as a TPU would run it: XLA counts no operations for devices that aren't there."""
+    config = config.copy_and_resolve_references()
+    config.mesh.data = config.mesh.fsdp = 1
+    return experiment.flops_per_image(experiment.build(config, jax.devices("cpu")[:1]), "tpu")
+
+
 def memory_of(compiled: jax.stages.Compiled) -> int:
     """Bytes a device: arguments, results that aren't written over them, temporary memory."""
     found = compiled.memory_analysis()
@@ -114,52 +112,27 @@ def compile_step(config: ml_collections.ConfigDict, where: Slice) -> Compiled:
     start = time.monotonic()
     compiled = program(config, where.devices)
     memory, text = memory_of(compiled), compiled.as_text()
-    collectives = find_collectives(text)
+    collectives = hlo.collectives(text)
     if memory > where.chip.memory:  # of a GPU the compiler doesn't say so
         needed, there = (f"{size / 2**30:.1f} GiB" for size in (memory, where.chip.memory))
         raise RuntimeError(f"RESOURCE_EXHAUSTED: {where.name}: {needed} a card, which has {there}")
     timed = where.chip.clock is not None
-    # A part of an accumulated step is a loop's body, which the model counts once.
-    times = config.optimizer.accumulate
+    flops = flops_per_image(config) * config.train.batch_size if timed else None
     return Compiled(
         slice=where,
         batch=config.train.batch_size,
         memory=memory,
-        flops=times * compiled.cost_analysis()["flops"] if timed else None,
-        compute=times * computing_seconds(text, where) if timed else None,
+        flops=flops / len(where.devices) if timed else None,
+        compute=computing_seconds(text, where) if timed else None,
         collectives=collectives,
         communication=communication_seconds(collectives, where),
         compilation=time.monotonic() - start,
     )
 
 
-def computing_seconds(hlo: str, where: Slice) -> float:
+def computing_seconds(text: str, where: Slice) -> float:
     """All kernels of a compiled program, one after another."""
-    return sum(map(int, _CYCLES.findall(hlo))) / where.chip.clock
-
-
-def find_collectives(hlo: str) -> dict[str, tuple[int, int]]:
-    """{kind: (how many, bytes of their results)} in the text of a compiled program."""
-    found = {}
-    for line in hlo.splitlines():
-        if not (match := _COLLECTIVE.search(line)):
-            continue
-        shapes, kind, started = match.groups()
-        sizes = sizes_of(shapes)
-        if started and kind != "all-reduce":
-            sizes = sizes[len(sizes) // 2 :]  # what went in stands before what comes out
-        count, total = found.get(kind, (0, 0))
-        found[kind] = (count + 1, total + sum(sizes))
-    return found
-
-
-def sizes_of(shapes: str) -> list[int]:
-    """Bytes of each array that is named, such as "bf16[8,3]"."""
-    return [
-        math.prod(map(int, filter(None, lengths.split(","))))
-        * BYTES.get(dtype, 8 if dtype.endswith("64") else 4)
-        for dtype, lengths in _ARRAY.findall(shapes)
-    ]
+    return sum(cycles for _, cycles in hlo.kernels(text)) / where.chip.clock
 
 
 def communication_seconds(collectives: dict[str, tuple[int, int]], where: Slice) -> float:

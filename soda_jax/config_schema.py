@@ -51,6 +51,22 @@ CHANGEABLE = (
         )
     ),
 )
+# What a checkpoint holds is a function only together with these: it is never read under others.
+_AT_USE = (  # how it is computed, trained or asked, not what it is
+    "model.dtype", "model.encoder.t", "model.bottleneck.penalty_weight",
+    "model.bottleneck.section_drop_rate", "model.bottleneck.latent_drop_rate",
+    "model.denoiser.attention_kernel", "model.denoiser.dropout", "model.denoiser.zero_init",
+    "cameras.max_sources", "cameras.targets", "cameras.fusion", "cameras.mirror_prob",
+    "cameras.field_of_view",
+)  # fmt: skip
+MODEL = (
+    "diffusion.schedule",
+    "diffusion.prediction",
+    "data.channels",
+    "views.located",
+    *(f"views.{side}.{name}" for side in ("source", "target") for name in ("mean", "std")),
+    *(key for key in FIELDS if key.startswith(("model.", "cameras.")) and key not in _AT_USE),
+)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:

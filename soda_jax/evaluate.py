@@ -6,6 +6,7 @@ import ml_collections
 
 from soda_jax import experiment, pretrained
 from soda_jax.chapters import ChaptersFailed, folder_of, run_chapters, write_page
+from soda_jax.config_schema import ConfigError
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.pretrained import Pretrained
 from soda_jax.suites import (
@@ -48,6 +49,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, names: Sequence[st
         that is empty too.
 
     Raises:
+      ConfigError: no suites are named, and data and model allow none.
       ChaptersFailed: a suite needs what the data lack (labels, factors of variation), or got
         numbers from which none can be made; the others have run then, and the page is there.
     """
@@ -62,6 +64,11 @@ def evaluate_model(model: Pretrained, workdir: str, names: Sequence[str] = ()) -
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
     names = names or config.evaluate.suites or allowed_by(model, *splits)
+    if not names:
+        raise ConfigError(
+            "config.evaluate.suites is empty, and no suite is possible: these pictures have no "
+            "labels and no factors, and this model no z of pictures that come alone"
+        )
     problems = run_chapters(
         {name: SUITES[name] for name in names},
         lambda suite: suite.run(model, *splits),

@@ -110,27 +110,21 @@ class Experiment:
 
 
 def build(
-    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+    config: ml_collections.ConfigDict,
+    devices: Sequence[jax.Device] | None = None,
+    training: bool = True,
 ) -> Experiment:
     """Chooses the parts; nothing is computed or written.
 
     Args:
       devices: those of the mesh; all that are here where None.
+      training: whether it is to be trained, for which the devices must split the batch.
 
     Raises:
       ConfigError: the devices can't split the batch, or the denoiser hasn't the block that is to
         be probed.
     """
-    try:
-        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
-    except ValueError as error:
-        raise ConfigError(f"config.{error}") from error
-    part = config.train.batch_size // config.optimizer.accumulate
-    if part % mesh.size:
-        raise ConfigError(
-            f"config.train.batch_size = {config.train.batch_size}: its "
-            f"{config.optimizer.accumulate} part(s) must divide among {mesh.size} devices"
-        )
+    mesh = make_mesh(config, devices, training)
     source_view = View(**config.views.source)
     target_view = View(**config.views.target)
     model, rate = make_model(config), config.optimizer
@@ -180,6 +174,27 @@ def build(
                 + (f" (nearest: {near[0]})" if near else "")
             )
     return parts
+
+
+def make_mesh(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None, training: bool
+) -> jax.sharding.Mesh:
+    """The config's mesh; where it isn't of these devices and none is needed, all side by side."""
+    try:
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+    except ValueError as error:
+        if not training:
+            return sharding.make_mesh(devices=devices)
+        raise ConfigError(f"config.{error}") from error
+    if not training:
+        return mesh
+    part = config.train.batch_size // config.optimizer.accumulate
+    if part % mesh.size:
+        raise ConfigError(
+            f"config.train.batch_size = {config.train.batch_size}: its "
+            f"{config.optimizer.accumulate} part(s) must divide among {mesh.size} devices"
+        )
+    return mesh
 
 
 def camera_options(config: ml_collections.ConfigDict) -> CameraOptions | None:
@@ -392,11 +407,17 @@ def abstract_batch(experiment: Experiment) -> jax.ShapeDtypeStruct | Posed:
     return Posed(shape(b, v, *picture, dtype=jnp.uint8), Cameras(shape(b, v, 4, 4), shape(b, v, 4)))
 
 
-def flops_per_image(experiment: Experiment) -> float:
-    """Floating-point operations of a training step for each picture, as XLA counts them."""
-    # Of parts that follow each other, a loop's body, XLA would count one.
+def flops_per_image(experiment: Experiment, platform: str | None = None) -> float:
+    """Floating-point operations of a training step for each picture, as XLA counts them.
+
+    Those that the step asks for, without what remat computes again; on this platform ("tpu",
+    "cuda"), the mesh's own where None.
+    """
     config = experiment.config.copy_and_resolve_references()
+    config.train.remat = False
+    # Of parts that follow each other, a loop's body, XLA would count one.
     config.optimizer.accumulate = 1
-    whole = dataclasses.replace(experiment, config=config, steps={})
-    lowered = train_step(whole).lower(abstract_state(whole), abstract_batch(whole))
+    whole = dataclasses.replace(experiment, config=config, model=make_model(config), steps={})
+    traced = train_step(whole).trace(abstract_state(whole), abstract_batch(whole))
+    lowered = traced.lower(lowering_platforms=(platform,) if platform else None)
     return float(lowered.cost_analysis()["flops"]) / config.train.batch_size

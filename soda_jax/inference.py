@@ -19,7 +19,7 @@ from soda_jax.config_schema import ConfigError
 from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.places import Frames, places_in
-from soda_jax.data.records import Source
+from soda_jax.data.records import PosedSource, Source
 from soda_jax.data.views import Posed, in_frame, pair, plain, ray_channels
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.evaluation.layers import denoiser_layers
@@ -103,10 +103,10 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
 
 
 def as_seen(experiment: Experiment, source: Source, indices: np.ndarray) -> np.ndarray | Posed:
-    """Pictures [b] of a source as they are encoded alone: with their cameras, if the model needs to
-    know where in the world they were taken; else as such, from the origin."""
+    """Pictures [b] of a source as they are encoded alone: with their cameras, where the model knows
+    of cameras and the source has them; else as such (see `own_camera`)."""
     images = source.images(indices)
-    if not experiment.needs_place:
+    if experiment.cameras is None or not isinstance(source, PosedSource):
         return images
     return Posed(images, source.cameras(indices))
 

@@ -8,21 +8,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from soda_jax.data.cameras import Cameras, check_poses
+from soda_jax.data.cameras import Cameras, check_facing, check_lenses, check_poses
 from soda_jax.data.images import to_uint8
 from soda_jax.data.places import Frames, frames_of
 from soda_jax.experiment import Experiment
 
 
 def pictures(parts: Experiment, images: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [n h w c], of uint8 or of floats in [0, 1]."""
+    """Pictures uint8 [n h w c], of uint8 or of floats in [0, 1]; of others the middle square."""
     images = np.asarray(images)
     channels = parts.config.data.channels
     if images.ndim != 4 or images.shape[-1] != channels or not len(images):
         raise ValueError(
             f"pictures must be [n h w {channels}] with n > 0, not {list(images.shape)}"
         )
-    return to_uint8(images, "the pictures")
+    size, (height, width) = min(images.shape[1:3]), images.shape[1:3]
+    top, left = (height - size) // 2, (width - size) // 2
+    return to_uint8(images[:, top : top + size, left : left + size], "the pictures")
 
 
 def views(
@@ -37,6 +39,8 @@ def views(
     n, k, *shape = images.shape
     images = pictures(parts, images.reshape(n * k, *shape)).reshape(n, k, *shape)
     seen = cameras(seen, (n, k), "sources")
+    for number, poses in enumerate(seen.pose):
+        check_facing(poses, f"sources of object {number}")
     mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
     if mask.shape != (n, k) or not mask.any(1).all():
         raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
@@ -45,6 +49,8 @@ def views(
 
 def cameras(seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
     """Cameras float32, one for each picture of `lead`; a pose must be a rotation and a place."""
+    if seen is None:
+        raise ValueError(f"{name}: no cameras; there must be one for each picture")
     pose, lens = (np.asarray(part, np.float32) for part in seen)
     if pose.shape != (*lead, 4, 4) or lens.shape != (*lead, 4):
         raise ValueError(
@@ -52,6 +58,7 @@ def cameras(seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
             f"{[*lead, 4, 4]} and {[*lead, 4]}: one for each picture"
         )
     check_poses(pose.reshape(-1, 4, 4), name)
+    check_lenses(lens.reshape(-1, 4), name)
     return Cameras(pose, lens)
 
 
@@ -64,6 +71,8 @@ def codes(parts: Experiment, z: np.ndarray, shares: np.ndarray | None) -> np.nda
             f"codes must be [n {size}] with n > 0, or [n k {size}] with shares [n k], not "
             f"{list(z.shape)}"
         )
+    if not np.isfinite(z).all():
+        raise ValueError("codes must be finite numbers")
     return z
 
 
@@ -76,6 +85,11 @@ def section_mask(parts: Experiment, sections: Sequence[int] | np.ndarray, count:
                 f"a mask of sections must be [{count} {len(known)}], not {list(sections.shape)}"
             )
         return sections
+    if any(isinstance(section, bool | np.bool_) for section in sections):
+        raise ValueError(
+            f"sections are numbers from 0 to {len(known) - 1}, or a mask: a bool array of shape "
+            f"[{count} {len(known)}]"
+        )
     chosen = {int(section) for section in sections}
     if unknown := chosen - set(known):
         raise ValueError(f"sections are 0 to {len(known) - 1}; there is no {min(unknown)}")

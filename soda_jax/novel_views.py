@@ -14,8 +14,8 @@ def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
     workdir/novel_views/<step>/ gets novel_views.json, views.png, orbit.gif and page.html.
 
     Raises:
-      ConfigError: the model knows of no cameras.
-      ValueError: an object has too few views, or a model to compare with knows of no cameras.
+      ConfigError: the model, or one to compare with, knows of no cameras.
+      ValueError: an object has too few views.
       ChaptersFailed: the views can't be drawn or measured.
     """
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
@@ -24,10 +24,16 @@ def novel_views(config: ml_collections.ConfigDict, workdir: str) -> str:
             "config.cameras.encoding = 'none': this model knows of no cameras; novel views need "
             "one that was trained with them, such as configs/scenes.py"
         )
-    others = {other: pretrained.load(other) for other in config.novel_views.compare}
+    others = {
+        other: pretrained.load(other, weights=config.sample.weights)
+        for other in config.novel_views.compare
+    }
     for name, other in others.items():
         if other.parts.cameras is None or other.parts.target_shape != model.parts.target_shape:
-            raise ValueError(f"{name}: not a model of views at {model.parts.target_shape}")
+            raise ConfigError(
+                f"config.novel_views.compare: {name} has no model of views at "
+                f"{model.parts.target_shape}"
+            )
     train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
     folder = folder_of(workdir, "novel_views", model.step, config.sample.weights)
     views = chapter.Views(model, test)

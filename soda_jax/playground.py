@@ -42,6 +42,7 @@ class _Picture:
     image: np.ndarray  # uint8 [h w c]
     z: np.ndarray  # [z]
     seen: Cameras | None = None  # [1], in the model's frame, where it needs to know
+    stand: tuple[np.ndarray, np.ndarray] | None = None  # see `orbit.stand`, where it is known
     x_T: np.ndarray | None = None  # found when it is first asked for
 
 
@@ -68,10 +69,12 @@ class Playground:
             f"test{i}": _Picture(image, z)
             for i, (image, z) in enumerate(zip(studio.sources, studio.z, strict=True))
         }
-        if self._needs_place:
+        if self._stand is not None or self._needs_place:
             for picture, index in zip(self._offered.values(), studio.shown, strict=True):
-                seen = studio.test.cameras(index[None])
-                picture.seen = in_frame(seen, seen.pose, model.parts.cameras)
+                picture.stand = how_camera_stands(studio.test, index)
+                if self._needs_place:
+                    seen = studio.test.cameras(index[None])
+                    picture.seen = in_frame(seen, seen.pose, model.parts.cameras)
         self._dropped: collections.OrderedDict[str, _Picture] = collections.OrderedDict()
 
     def setup(self) -> dict[str, Any]:
@@ -171,7 +174,7 @@ class Playground:
                 raise InputError(f"camera: {name} is a number from {-most:g} to {most:g} degrees")
         turn, lift = np.radians([asked["turn"], asked["lift"]])
         own = first.seen or inference.own_camera(self._model.parts, (1,))
-        pose = np.asarray(own.pose) @ beside(*self._stand, turn, lift)
+        pose = np.asarray(own.pose) @ beside(*(first.stand or self._stand), turn, lift)
         return Cameras(pose, own.intrinsics)
 
     def _picture(self, identity: Any) -> _Picture:
@@ -183,17 +186,28 @@ class Playground:
         return found
 
 
-def how_cameras_stand(source: PosedSource) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where cameras of this set see what they look at, and upwards: means over a few objects.
+def how_camera_stands(source: PosedSource, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where a picture's camera sees what its object's cameras look at, and upwards; or None."""
+    last = np.searchsorted(source.starts, index, side="right")
+    first = source.starts[last - 1]
+    try:
+        found = stand(source.cameras(np.arange(first, source.starts[last])).pose)
+    except ValueError:
+        return None
+    return tuple(part[index - first] for part in found)
 
-    None where they look at nothing in common: then the page turns no camera.
+
+def how_cameras_stand(source: PosedSource) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same of a picture whose camera isn't known: means over a few objects of this set.
+
+    None where cameras look at nothing in common: then the page turns none.
     """
     objects = zip(source.starts[:STANDING], source.starts[1:], strict=False)
     try:
         found = [stand(source.cameras(np.arange(*views)).pose) for views in objects]
     except ValueError:
         return None
-    centre, up = (np.mean(part, axis=0) for part in zip(*found, strict=True))
+    centre, up = (np.concatenate(part).mean(0) for part in zip(*found, strict=True))
     return centre, up / np.linalg.norm(up)
 
 

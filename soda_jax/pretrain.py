@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import ml_collections
+import numpy as np
+from absl import logging
 
 from soda_jax import config_schema, experiment, preemption
 from soda_jax.array_types import Array
+from soda_jax.data import records
 from soda_jax.data.sources import Source
 from soda_jax.experiment import Experiment
 from soda_jax.observers import make_observers
@@ -142,6 +145,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str, dry_run: bool = Fa
             metrics.Writer(workdir, resume_step=start, resume_size=saved.get("metrics_size"))
         )
         announce(parts, train_source, start, state)
+        check_field_of_view(parts, train_source)
         if not jax.process_index():
             table = metrics.parameter_table(state.params)
             pathlib.Path(workdir, "parameters.txt").write_text(table + "\n")
@@ -232,6 +236,21 @@ def check_data(run: dict, source: Source) -> None:
         raise config_schema.ConfigError(
             "the pictures are not those that this run began with: fingerprint "
             f"{source.fingerprint}, saved {run['data']}; restore them, or choose another --workdir"
+        )
+
+
+def check_field_of_view(parts: Experiment, source: Source) -> None:
+    """Warns where pictures that come without a camera would be taken to have another lens."""
+    if parts.cameras is None or parts.needs_place:
+        return
+    focal = np.median(source.cameras(records.a_few(len(source))).intrinsics[:, 0])
+    angle, told = np.degrees(2 * np.arctan(0.5 / focal)), parts.config.cameras.field_of_view
+    if abs(angle - told) > 0.05 * told:
+        logging.warning(
+            "config.cameras.field_of_view = %.1f, but these pictures were taken at %.1f degrees; "
+            "pictures that come alone (sample, apply, explore) are taken to have the former",
+            told,
+            angle,
         )
 
 

@@ -116,14 +116,15 @@ class Pretrained:
             spacing, eta, guidance_scale, guidance_interval.
 
         Raises:
-          ValueError: codes of another size, a section that isn't there, an unknown option, an x_T
-            of another shape; boxes without height or width, or for a model that knows no places.
+          ValueError: codes of another size, or that aren't finite, a section that isn't there, an
+            unknown option, an x_T of another shape; boxes without height or width, or for a model
+            that knows no places.
         """
         z = inputs.codes(self.parts, z, shares)
         mask = inputs.section_mask(self.parts, sections, len(z))
-        numbers = np.arange(len(z)) if noise is None else np.asarray(noise, np.int32)
-        if numbers.shape != (len(z),):
-            raise ValueError(f"noise must be {len(z)} numbers, one for each code, not {noise}")
+        numbers = np.arange(len(z)) if noise is None else np.asarray(noise)
+        if numbers.shape != (len(z),) or numbers.dtype.kind not in "iu":
+            raise ValueError(f"noise must be {len(z)} integers, one for each code, not {noise}")
         if x_T is not None:
             options = INVERTIBLE | options
             x_T = np.asarray(x_T, np.float32)
@@ -133,8 +134,13 @@ class Pretrained:
                 )
         if boxes is not None:
             seen = inputs.frames(self.parts, boxes, len(z))
+        options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
         decode = self.parts.step(inference.decode_step, **options)
-        images = images if self.parts.timed else None
+        images = (
+            inputs.pictures(self.parts, images) if images is not None and self.parts.timed else None
+        )
+        if images is not None and len(images) != len(z):
+            raise ValueError(f"{len(images)} pictures of {len(z)} codes; each has its own")
 
         def decode_rows(rows):
             codes, *rest = jax.tree.map(
@@ -154,9 +160,15 @@ class Pretrained:
 
         Raises:
           ValueError: the model knows of no cameras, there is a picture without one, a pose isn't a
-            rotation, or an object has no picture left.
+            rotation, conventions are mixed, or an object has no picture left, or not its first,
+            in whose frame the others are seen.
         """
         images, seen, mask = inputs.views(self.parts, images, seen, source_mask)
+        if not mask[:, 0].all() and self.parts.cameras.frame != "world":
+            raise ValueError(
+                "source_mask: an object's first source can't be left out, as all are seen in its "
+                "frame (config.cameras.frame); put another first"
+            )
 
         def encode_rows(rows):
             split = jax.tree.map(lambda x: self._split(x[rows]), (images, seen, mask))
@@ -302,12 +314,24 @@ def load(workdir: str, *, step: int | None = None, weights: str | None = None) -
 def restore(
     config, workdir: str, *, step: int | None = None, weights: str | None = None
 ) -> Pretrained:
-    """`load` under a given config, which may differ in what doesn't make the model."""
-    parts = experiment.build(config)
-    template = experiment.abstract_state(parts)
+    """`load` under a given config, which may differ in what doesn't make the model.
+
+    Raises:
+      ConfigError: it differs in what does: the checkpoint would be read as another model's.
+    """
     weights = weights or config.sample.weights
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
+    saved = config_schema.recall(workdir)
+    found = [
+        line
+        for line in config_schema.differences(saved, config)
+        if line.split(":")[0] in config_schema.MODEL
+    ]
+    if found:
+        raise ConfigError(*found, f"{workdir} has a model that was trained otherwise")
+    parts = experiment.build(config, training=False)
+    template = experiment.abstract_state(parts)
     average = "ema_" if weights == "ema" else ""
     names = {name: f"{average}{name}" for name in ("params", "batch_stats")}
     wanted = {name: getattr(template, name) for name in names.values()}

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import ml_collections
@@ -16,6 +15,7 @@ from soda_jax.evaluation.linear_probe import adam_probe, linear_probe
 from soda_jax.evaluation.mlp_probe import mlp_probe
 from soda_jax.evaluation.probe_data import shuffled
 from soda_jax.pretrained import Pretrained
+from soda_jax.workdir import results_folder, write_json
 
 PROTOCOLS = {
     "lbfgs": linear_probe,
@@ -34,11 +34,10 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
     was selected (never on the test set), how many labels it had.
     """
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
+    path = results_folder(workdir, "probe") / f"{model.step:08d}.json"
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     rows = measure(model, *splits, config.probe.protocols, config.probe.labels_per_class)
-    path = pathlib.Path(workdir) / "probe" / f"{model.step:08d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(path, rows)
     print(f"\nThe protocol of each number ({path}):")
     for row in rows:
         print(f"{row['representation']}, {row['probe']}: {json.dumps(row['protocol'])}")

@@ -96,16 +96,25 @@ def probe_table(folder: pathlib.Path) -> list[str]:
 
 
 def accuracies(rows: Sequence[dict]) -> list[str]:
-    """Representations against probes, in percent; the best of each column is bold."""
+    """Representations against probes, in percent; the best of each column is bold.
+
+    A cell is empty where a representation had no such probe.
+    """
     names = list(dict.fromkeys(row["representation"] for row in rows))
     probes = list(dict.fromkeys(row["probe"] for row in rows))
     cells = {(row["representation"], row["probe"]): row for row in rows}
-    best = {probe: max(cells[name, probe]["accuracy"] for name in names) for probe in probes}
+    best = {
+        probe: max(row["accuracy"] for row in rows if row["probe"] == probe) for probe in probes
+    }
+    dimensions = {row["representation"]: row["dimensions"] for row in rows}
     lines = {}
     for name in names:
-        lines[name] = [str(cells[name, probes[0]]["dimensions"])]
+        lines[name] = [str(dimensions[name])]
         for probe in probes:
-            row = cells[name, probe]
+            row = cells.get((name, probe))
+            if row is None:
+                lines[name].append("")
+                continue
             spread = f" ± {100 * row['std']:.1f}" if "std" in row else ""
             mark = "*" if row["protocol"].get("too_few_iterations") else ""
             text = f"{100 * row['accuracy']:.2f}{spread}{mark}"

@@ -1,8 +1,5 @@
 """Reconstructions of test pictures from their codes: `python -m soda_jax sample`."""
 
-import json
-import pathlib
-
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -10,6 +7,7 @@ from PIL import Image
 from soda_jax import experiment, inference, pretrained
 from soda_jax.applications.pictures import grid
 from soda_jax.evaluation.image_metrics import psnr, ssim
+from soda_jax.workdir import results_folder, write_json
 
 NUM_SEEDS = 3
 LEGIBLE_SIZE = 64  # pixels on the page
@@ -22,6 +20,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
     without an encoder draws from noise alone: three rows, and no scores.
     """
     model = pretrained.restore(config, workdir, weights=config.sample.weights)
+    picture = results_folder(workdir, "samples") / "reconstructions.png"
     source = experiment.open_data(model.parts, "test")
     images = source.images(np.arange(min(config.sample.num_images, len(source))))
     targets = inference.target_pictures(model.parts, images)
@@ -37,13 +36,12 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> dict:
         scores["psnr"] = float(np.mean([psnr(targets, x, 255) for x in pictures]))
     if model.parts.z_size and model.parts.target_view.size >= 11:
         scores["ssim"] = float(np.mean([ssim(targets, x, 255) for x in pictures]))
-    folder = pathlib.Path(workdir) / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = folder / "reconstructions.png"
     scale = max(1, LEGIBLE_SIZE // max(images.shape[1], targets.shape[1]))
     rows = [images, targets, *pictures] if model.parts.z_size else pictures
+    scores_file = picture.with_suffix(".json")
+    scores_file.unlink(missing_ok=True)  # no new picture beside old scores
     Image.fromarray(grid(rows, scale)).save(picture)
-    picture.with_suffix(".json").write_text(json.dumps(scores, indent=1) + "\n")
+    write_json(scores_file, scores)
     found = f"PSNR {scores['psnr']:.2f} dB over " if "psnr" in scores else ""
     print(f"{found}{len(images)} pictures x {NUM_SEEDS} seeds; {picture}")
     return scores

@@ -1,13 +1,16 @@
-"""The workdir: found to be writable, and nobody else's, before anything is compiled."""
+"""The workdir: found to be writable, and nobody else's, before anything is compiled; its files."""
 
 import contextlib
 import datetime
 import errno
 import fcntl
+import json
 import os
+import pathlib
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 class WorkdirError(OSError):
@@ -77,6 +80,34 @@ def existing_workdir(path: str) -> str:
     except OSError as error:
         raise _refusal(folder, error) from None
     return folder
+
+
+def results_folder(workdir: str, *names: str) -> pathlib.Path:
+    """A folder in a workdir for results, made before they are worked for.
+
+    Raises:
+      WorkdirError: it can't be made or written.
+    """
+    return pathlib.Path(prepare_workdir(os.path.join(workdir, *names)))
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Writes a file whole or not at all, over what was there."""
+    part = f"{path}.part-{socket.gethostname()}-{os.getpid()}"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        if os.path.lexists(part):
+            os.remove(part)
+
+
+def write_json(path: str | os.PathLike, values: Any) -> None:
+    """`write_whole` of values that JSON can hold."""
+    write_whole(path, json.dumps(values, indent=1) + "\n")
 
 
 def _absolute(path: str) -> str:

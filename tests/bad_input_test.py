@@ -99,6 +99,36 @@ def test_a_checkpoint_of_another_model(tmp_path, capsys):
     with Checkpointer(tmp_path, asynchronous=False) as checkpointer:
         checkpointer.save(1, experiment.init_state(parts), {})
     before = listing(tmp_path)
-    code, told = run(capsys, "sample", f"--workdir={tmp_path}", "--config.model.z_size=24")
-    assert code == 78 and len(told) == 1 and "the config makes float32 [" in told[0], told
+    # Not even where every array has its size: it would be read as another function.
+    for word, difference in (
+        ("model.z_size=24", "model.z_size: saved 16, given 24"),
+        ("diffusion.prediction=v", "diffusion.prediction: saved 'epsilon', given 'v'"),
+        ("diffusion.schedule=linear", "diffusion.schedule: saved 'inverted_cosine', given"),
+        ("views.source.mean=(0.4,0.4,0.4)", "views.source.mean: saved (0.5, 0.5, 0.5), given"),
+    ):
+        code, told = run(capsys, "sample", f"--workdir={tmp_path}", f"--config.{word}")
+        assert code == 78 and len(told) == 2, told
+        assert difference in told[0] and "trained otherwise" in told[1], told
     assert listing(tmp_path) == before
+    # Nor a checkpoint that isn't the workdir's own.
+    other = config_schema.load(SMOKE, ["--config.model.z_size=24"])
+    (tmp_path / "config.json").write_text(config_schema.to_json(other))
+    code, told = run(capsys, "sample", f"--workdir={tmp_path}")
+    assert code == 78 and len(told) == 1 and "the config makes float32 [" in told[0], told
+
+
+@pytest.mark.parametrize("command", ["sample", "probe"])
+def test_results_that_have_no_place_are_told_of_before_they_are_worked_for(
+    tmp_path, capsys, monkeypatch, command
+):
+    from types import SimpleNamespace
+
+    from soda_jax import pretrained
+
+    config_schema.remember(config_schema.load(SMOKE), str(tmp_path))
+    (tmp_path / "samples").write_text("")
+    (tmp_path / "probe").write_text("")
+    # A model of which nothing may be asked.
+    monkeypatch.setattr(pretrained, "restore", lambda *_, **__: SimpleNamespace(step=1))
+    code, told = run(capsys, command, f"--workdir={tmp_path}")
+    assert code == 73 and len(told) == 1 and "is a file" in told[0], told

@@ -6,6 +6,7 @@ import sys
 import threading
 import types
 
+import jax
 import pytest
 
 from soda_jax import __main__ as command_line
@@ -152,6 +153,17 @@ def test_an_unexpected_error_keeps_its_traceback(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback") and "broken" in "\n".join(lines)
     assert lines[-1] == "soda_jax: error: a bug"
+
+
+def test_the_doctor_survives_what_it_is_asked_about(capsys, monkeypatch):
+    def none():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", none)
+    assert command_line.main(["doctor"]) == 78
+    told = capsys.readouterr()
+    assert "JAX finds no devices" in told.err and "backend 'cuda'" in told.err
+    assert "flax" in told.out and "xprof" in told.out
 
 
 def test_many_problems_are_cut_short(capsys):

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from soda_jax.compare import check_alike, compare, differing, learned, open_run, show
+from soda_jax.compare import check_alike, compare, differing, has, learned, open_run, show
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 
@@ -104,4 +104,19 @@ def test_runs_of_one_name_are_told_apart_and_other_measures_are_told(runs):
     other.config = one.config
     for row in other.suites["probes"]["rows"]:
         row["protocol"] = row["protocol"] | {"train_examples": 7}
-    assert any("lbfgs, train_examples" in line and "7" in line for line in differing([one, other]))
+    (pictures,) = (x for x in other.suites["pictures"]["rows"] if x["metric"] == "PSNR")
+    pictures["protocol"]["num_steps"] = 77
+    other.suites["layers"]["ts"] = [0.7]
+    lines = differing([one, other])
+    for told in ("lbfgs, train_examples", "PSNR, num_steps: 2 -> 77", "layers, ts"):
+        assert any(told in line for line in lines), told
+
+
+def test_what_an_evaluation_left_out_is_measured(runs):
+    run = open_run(str(runs / "soda"))
+    assert all(has(run, suite) for suite in run.suites) and not has(run, "disentanglement")
+    run.suites["probes"]["rows"] = [
+        row for row in run.suites["probes"]["rows"] if row["representation"] != "z"
+    ]
+    run.suites["layers"]["heads"] = {"pooled": {}}
+    assert [name for name in run.suites if not has(run, name)] == ["probes", "layers"]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from soda_jax import compile as compile_loop
+from soda_jax import experiment, hlo
 from soda_jax.config_schema import load
 from soda_jax.exit_codes import UsageError
 from soda_jax.gpu_hosts import CARDS, gpu_host
@@ -23,11 +24,64 @@ HLO = """
 
 
 def test_collectives_are_counted_once_each_with_their_bytes():
-    found = compile_loop.find_collectives(HLO)
+    found = hlo.collectives(HLO)
     assert found == {
         "all-reduce": (3, 512 * 512 * 4 + 8 * 4 + 8 * 2 + 16 * 4),
         "all-gather": (1, 32 * 4),
     }
+
+
+IN_A_LOOP = """HloModule step
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %s = f32[] add(%x, %y)
+}
+
+%body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %k.1 = f32[8] fusion(%p), kind=kLoop, backend_config={"estimated_cycles":"1000000"}
+  %all-reduce.3 = f32[8]{0} all-reduce(%k.1), replica_groups={{0,1}}, to_apply=%add
+}
+
+%cond.1 (p: (s32[], f32[8])) -> pred[] {
+  ROOT %c = pred[] compare(%p, %p), direction=LT
+}
+
+ENTRY %main.9 (a: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%cond.1, body=%body.1, backend_config={"known_trip_count":{"n":"4"}}
+  %all-reduce.4 = f32[2]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+  ROOT %k.2 = f32[8] fusion(%w), kind=kLoop, backend_config={"estimated_cycles":"1000000"}
+}
+"""  # noqa: E501
+
+
+def test_what_a_loop_does_counts_as_often_as_it_runs_and_nothing_else_does():
+    where = Slice("v5e:1x1", CHIPS["v5e"], [None])
+    seconds = compile_loop.computing_seconds(IN_A_LOOP, where)
+    assert seconds == pytest.approx(5e6 / CHIPS["v5e"].clock)
+    assert hlo.collectives(IN_A_LOOP) == {"all-reduce": (5, 4 * 8 * 4 + 2 * 4)}
+
+
+@pytest.mark.parametrize("groups", ["{{0,1,2,3}}", "[1,4]<=[4]"])
+def test_of_a_reduce_scatter_all_that_goes_in_is_sent_and_of_a_permute_its_result(groups):
+    found = hlo.collectives(f"""
+  %rs = f32[256]{{0}} reduce-scatter(%a), replica_groups={groups}, to_apply=%add
+  %cp = (f32[1024]{{0}}, f32[1024]{{0}}, u32[], u32[]) collective-permute-start(%b)
+""")
+    assert found == {"reduce-scatter": (1, 4096), "collective-permute": (1, 4096)}
+
+
+def test_operations_are_those_of_the_step_not_of_how_it_is_run():
+    """Whatever is computed again to save memory, or in parts."""
+    file = str(pathlib.Path(__file__).parents[1] / "configs" / "smoke.py")
+    small = (
+        "--config.model.denoiser.multipliers=(1,)",
+        "--config.model.denoiser.attention_levels=()",
+    )
+    counts = {
+        experiment.flops_per_image(experiment.build(load(file, [*small, *words])), "tpu")
+        for words in ((), ("--config.train.remat=True", "--config.optimizer.accumulate=2"))
+    }
+    assert len(counts) == 1
 
 
 def test_kernels_take_the_cycles_that_the_compiler_expects():

@@ -70,6 +70,8 @@ def test_the_number_of_sections_is_the_models():
 FILES = sorted(path.name for path in (REPOSITORY / "configs").glob("[!_]*.py"))
 PRESETS = [
     "factors.py:autoencoder",
+    "scenes.py:regression",
+    "views.py:regression",
     "cifar10.py:cpu",
     "diffae.py:cpu",
     "drl.py:cpu",

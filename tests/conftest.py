@@ -44,10 +44,10 @@ def shared_experiments():
 
     build, built = experiment.build, {}
 
-    def build_once(config):
-        key = config_schema.to_json(config)
+    def build_once(config, devices=None, training=True):
+        key = config_schema.to_json(config), None if devices is None else tuple(devices)
         if key not in built:
-            built[key] = build(config)
+            built[key] = build(config, devices, training)
         return built[key]
 
     with pytest.MonkeyPatch.context() as patch:

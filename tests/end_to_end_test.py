@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import soda_jax
-from soda_jax import experiment
+from soda_jax import config_schema, experiment, pretrained
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
@@ -286,6 +286,29 @@ def test_three_lines_load_encode_and_reconstruct(whole):
         model.decode(z, sections=(0, 5))
     with pytest.raises(ValueError, match="'num_step' is no option.*nearest: num_steps"):
         model.decode(z, num_step=3)
+    with pytest.raises(ValueError, match=r"or a mask: a bool array of shape \[11 5\]"):
+        model.decode(z, sections=[False, False, True, False, False])
+    with pytest.raises(ValueError, match="codes must be finite"):
+        model.decode(z + np.where(np.arange(11) == 3, np.nan, 0)[:, None])
+    with pytest.raises(ValueError, match="noise must be 11 integers"):
+        model.decode(z, noise=np.arange(11) + 0.5)
+    # Of a picture that isn't square its middle is taken, as of a file.
+    wide = np.concatenate([images[:, :, :4] * 0, images, images[:, :, :6] * 0], axis=2)
+    wide = wide[:, :, 1:-1]  # 16 of 24 columns, one off the middle
+    np.testing.assert_array_equal(model.encode(wide), model.encode(wide[:, :, 4:20]))
+
+
+def test_a_model_is_loaded_on_any_number_of_devices(whole, monkeypatch):
+    """Three can't split the batches that it was trained by, nor be a mesh of two."""
+    model, three = soda_jax.load(str(whole)), jax.devices()[:3]
+    images = experiment.open_data(model.parts, "test").images(np.arange(5))
+    monkeypatch.setattr(jax, "devices", lambda *_: three)
+    config = config_schema.recall(str(whole), ["--config.mesh.data=2"])
+    with pytest.raises(ConfigError, match="data 2 x fsdp 1 must be the number of devices, 3"):
+        experiment.build(config)
+    moved = pretrained.restore(config, str(whole))
+    assert moved.parts.mesh.size == 3
+    np.testing.assert_allclose(moved.encode(images), model.encode(images), rtol=1e-3, atol=1e-4)
 
 
 def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "preemption": {"exit_codes"},
     "watchdog": {"exit_codes"},
     "page": set(),
+    "hlo": set(),
     "models": WORDS,
     "diffusion": WORDS,
     "data": WORDS,

@@ -19,16 +19,16 @@ from soda_jax.data import cameras, views
 from soda_jax.data.cameras import Cameras
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
 from soda_jax.novel_views import novel_views
-from soda_jax.playground import InputError, Playground, how_cameras_stand
+from soda_jax.playground import InputError, Playground, how_camera_stands, how_cameras_stand
 from soda_jax.pretrain import pretrain
 from soda_jax.uses.common import Studio
-from soda_jax.uses.novel_views import Views, larger
+from soda_jax.uses.novel_views import Views, draw_orbits, larger
 from tests.page_driver import browser, change, serving, wait_for
 
 pytestmark = pytest.mark.usefixtures("shared_experiments")
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (
-    "--config.data.image_size=16", "--config.views.source.size=16", "--config.views.target.size=16",
+    "--config.data.image_size=16", "--config.views.source.size=8", "--config.views.target.size=16",
     "--config.model.encoder.width_multiplier=0.0625", "--config.model.denoiser.width=8",
     "--config.model.denoiser.head_size=8", "--config.model.denoiser.multipliers=(1,2)",
     "--config.model.denoiser.cross_attention_levels=(1,)", "--config.model.z_size=10",
@@ -204,6 +204,18 @@ def test_wrong_sources_and_cameras_are_named(model, posed):
     broken[0, 1, :3, :3] *= 2
     with pytest.raises(ValueError, match="sources: the pose of view 1 is not a rotation"):
         model.encode_views(pictures, Cameras(broken, seen.intrinsics))
+    with pytest.raises(ValueError, match="sources: no cameras"):
+        model.encode_views(pictures, None)
+    lens = seen.intrinsics.copy()
+    lens[2, 1, 0] = 0
+    with pytest.raises(ValueError, match="sources: the lens of view 7 has"):
+        model.encode_views(pictures, Cameras(seen.pose, lens))
+    mixed = seen.pose.copy()
+    mixed[1, 2] = cameras.to_opencv(mixed[1, 2], "opengl")
+    with pytest.raises(ValueError, match="sources of object 1: 1 of 3 cameras look away"):
+        model.encode_views(pictures, Cameras(mixed, seen.intrinsics))
+    with pytest.raises(ValueError, match="first source can't be left out"):
+        model.encode_views(pictures, seen, np.tile([False, True, True], (8, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -330,21 +342,40 @@ def test_a_picture_keeps_its_place_at_another_size():
     np.testing.assert_array_equal(larger(picture, 3)[..., 0], [[0, 0, 1], [0, 0, 1], [2, 2, 3]])
 
 
-def test_going_around_from_a_picture_alone_is_the_orbit_of_its_camera():
-    """On a level ring all cameras stand alike, so what is read from all holds for each."""
-    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    places = np.stack([2 * np.cos(angles), np.full(8, 1.0), 2 * np.sin(angles)], axis=-1)
-    poses = cameras.look_at(places, np.array([0.0, 0.2, 0.0]), np.array([0.0, 1.0, 0.0]))
-    centre, up = stand(poses)
+def ring(heights):
+    """Cameras at places around (0, .2, 0), at these heights, that look at it."""
+    angles = np.linspace(0, 2 * np.pi, len(heights), endpoint=False)
+    places = np.stack([2 * np.cos(angles), heights, 2 * np.sin(angles)], axis=-1)
+    return cameras.look_at(places, np.array([0.0, 0.2, 0.0]), np.array([0.0, 1.0, 0.0]))
+
+
+def test_going_around_from_a_picture_is_the_orbit_of_its_camera():
+    poses = ring(np.array([0.4, 1.5, 0.9, 2.0, 1.2, 0.3, 1.1, 0.6]))
+    source = SimpleNamespace(
+        starts=np.array([0, 3, 11]),
+        cameras=lambda rows: Cameras(np.concatenate([poses[5:], poses])[rows], None),
+    )
+    for picture in (0, 4):
+        centre, up = how_camera_stands(source, 3 + picture)
+        order = [picture, *(i for i in range(8) if i != picture)]  # an orbit begins at the first
+        path = orbit(poses[order], 6)
+        for step in range(6):
+            moved = poses[picture] @ beside(centre, up, step * np.pi / 3, 0.0)
+            np.testing.assert_allclose(moved, path[step], atol=1e-5)
+        lifted = poses[picture] @ beside(centre, up, 0.0, np.pi / 6)
+        assert lifted[1, 3] > poses[picture][1, 3]  # over the object, and nearer to nothing
+        apart = (np.linalg.norm(x[:3, 3] - [0, 0.2, 0]) for x in (lifted, poses[picture]))
+        np.testing.assert_allclose(*apart, rtol=1e-5)
+
+
+def test_where_a_camera_isn_t_known_it_stands_as_all_do_in_the_mean():
+    poses = ring(np.full(8, 1.0))  # on a level ring all stand alike
+    source = SimpleNamespace(
+        starts=np.array([0, 8]), cameras=lambda rows: Cameras(poses[rows], None)
+    )
+    centre, up = how_cameras_stand(source)
     np.testing.assert_allclose(centre, [0, 0, np.hypot(2, 0.8)], atol=1e-5)
-    path = orbit(poses, 6)
-    for step in range(6):
-        moved = poses[0] @ beside(centre, up, step * np.pi / 3, 0.0)
-        np.testing.assert_allclose(moved, path[step], atol=1e-5)
-    lifted = poses[0] @ beside(centre, up, 0.0, np.pi / 6)
-    assert lifted[1, 3] > poses[0][1, 3]  # over the object, and nearer to nothing
-    apart = np.linalg.norm(lifted[:3, 3] - [0, 0.2, 0])
-    np.testing.assert_allclose(apart, np.hypot(2, 0.8), rtol=1e-5)
+    np.testing.assert_allclose(up, how_camera_stands(source, 5)[1], atol=1e-5)
 
 
 def playground_of(model, folder):
@@ -440,8 +471,22 @@ def test_the_command_draws_and_measures(workdir):
     } <= set(rows)  # fmt: skip
     assert rows["from 2"] == rows[f"{workdir}, from 2"] and rows["from 1"] != rows["no z"]
     assert sum(row["views"] for row in values["angles"]) == 8
+    beside = {"from 1", "nearest of 1 sources", f"{workdir}, from 1", "no z"}
+    for name in beside | {"mean picture of the pose"}:
+        parts = [row["scores"][name]["PSNR"] * row["views"] for row in values["angles"]]
+        assert sum(parts) / 8 == pytest.approx(rows[name]["PSNR"]), name
     assert len(values["poses"]) == 3 and values["objects"] == 4
     assert (page.parent / "views.png").exists() and (page.parent / "orbit.gif").exists()
+
+
+def test_objects_whose_cameras_look_in_parallel_have_no_orbit(workdir, tmp_path):
+    model = pretrained.restore(tiny(), str(workdir))
+    views = Views(model, experiment.open_data(model.parts, "test"))
+    poses = np.tile(np.eye(4, dtype=np.float32), (4, 4, 1, 1))
+    poses[..., 0, 3] = np.arange(4)
+    views.source_cameras = views.source_cameras._replace(pose=poses[:, :2])
+    views.target_cameras = views.target_cameras._replace(pose=poses[:, 2:])
+    assert draw_orbits(views, tmp_path) is None and not list(tmp_path.iterdir())
 
 
 def test_the_mean_is_that_of_pictures_from_different_noise(workdir):

@@ -4,9 +4,10 @@ import types
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from soda_jax import experiment, rngs
-from soda_jax.config_schema import load
+from soda_jax import evaluate, experiment, rngs
+from soda_jax.config_schema import ConfigError, load
 from soda_jax.suites import streamed
 
 
@@ -33,3 +34,24 @@ def test_published_views_are_mirrored_as_often_as_there_and_as_large_as_whole_pi
     mirrored = views[:, :, 0].mean(1) > views[:, :, -1].mean(1)
     assert seen["shape"] == (2000, 12, 12, 3)
     assert abs(mirrored.mean() - 0.325) < 0.04
+
+
+def test_published_probes_of_several_kinds_stand_in_one_table():
+    """Those of DDAE read a block, where those of SODA read z."""
+    rows = [
+        {"representation": name, "probe": probe, "accuracy": accuracy, "dimensions": 8,
+         "protocol": {}}
+        for name, probe, accuracy in (("z", "soda", 0.5), ("pooled", "soda", 0.6),
+                                      ("block", "ddae", 0.7))
+    ]  # fmt: skip
+    shown = "".join(streamed.show({"rows": rows}, None))
+    for accuracy in ("50.00", "<b>60.00</b>", "<b>70.00</b>"):
+        assert accuracy in shown
+
+
+def test_where_no_suite_is_possible_none_is_said_to_have_run(tmp_path, monkeypatch):
+    parts = experiment.build(load("configs/smoke.py", []))
+    monkeypatch.setattr(evaluate, "allowed_by", lambda *_: [])
+    model = types.SimpleNamespace(parts=parts, step=1)
+    with pytest.raises(ConfigError, match="no suite is possible"):
+        evaluate.evaluate_model(model, str(tmp_path))

@@ -1,11 +1,13 @@
 import contextlib
+import errno
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from soda_jax.workdir import WorkdirError, owned_workdir, prepare_workdir
+from soda_jax.workdir import WorkdirError, owned_workdir, prepare_workdir, write_json
 
 OWNS = """
 import sys, time
@@ -58,3 +60,17 @@ def test_a_path_that_cannot_be_one_is_refused(tmp_path, kind):
         path.write_text("")
     with pytest.raises(WorkdirError, match=str(path)):
         prepare_workdir(str(path / "y" if kind == "under a file" else path))
+
+
+def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"a": 2})
+    assert path.read_text() == '{\n "a": 1\n}\n' and os.listdir(tmp_path) == ["x.json"]

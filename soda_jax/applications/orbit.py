@@ -22,10 +22,10 @@ def orbit(poses: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def stand(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How cameras [n 4 4] of an object stand: what they look at, and upwards, as they see it.
+    """How cameras [n 4 4] of an object stand: what they look at, and upwards, as each sees it.
 
-    Means over the cameras of the point that all axes meet in, and of the mean upward axis, in each
-    camera's own coordinates: [3] and [3].
+    The point that all axes meet in, and the mean upward axis, in each camera's own coordinates:
+    [n 3] and, of length 1, [n 3].
 
     Raises:
       ValueError: they look in parallel.
@@ -33,9 +33,8 @@ def stand(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     poses = np.asarray(poses, np.float64)
     centre, up = _centre(poses), -poses[:, :3, 1].mean(0)
     axes = poses[:, :3, :3]
-    seen = np.einsum("nji,nj->ni", axes, centre - poses[:, :3, 3]).mean(0)
-    up = np.einsum("nji,j->ni", axes, up).mean(0)
-    return seen, up / np.linalg.norm(up)
+    seen = np.einsum("nji,nj->ni", axes, centre - poses[:, :3, 3])
+    return seen, np.einsum("nji,j->ni", axes, up / np.linalg.norm(up))
 
 
 def beside(centre: np.ndarray, up: np.ndarray, turn: float, lift: float) -> np.ndarray:

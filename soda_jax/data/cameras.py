@@ -32,7 +32,13 @@ class Cameras(NamedTuple):
 
 
 def intrinsics_of(matrix: np.ndarray, height: float, width: float) -> np.ndarray:
-    """K [... 3 3] in pixels of a picture of that size -> intrinsics [... 4] in shares."""
+    """K [... 3 3] in pixels of a picture of that size -> intrinsics [... 4] in shares.
+
+    Raises:
+      ValueError: a picture without a height or a width.
+    """
+    if not (height > 0 and width > 0):
+        raise ValueError(f"the lens of a picture of {width:g} x {height:g} pixels")
     matrix = np.asarray(matrix, np.float64)
     parts = (matrix[..., 0, 0], matrix[..., 1, 1], matrix[..., 0, 2], matrix[..., 1, 2])
     return (np.stack(parts, -1) / (width, height, width, height)).astype(np.float32)
@@ -118,10 +124,32 @@ def check_poses(pose: np.ndarray, name: str) -> None:
             raise ValueError(f"{name}: the pose of view {int(np.flatnonzero(views)[0])} {fault}")
 
 
+def check_lenses(intrinsics: np.ndarray, name: str) -> None:
+    """Refuses intrinsics [n 4] that no pinhole camera has.
+
+    Raises:
+      ValueError: which view is wrong: a number that isn't finite, a focal length of 0 or less.
+    """
+    intrinsics = np.asarray(intrinsics)
+    good = np.isfinite(intrinsics).all(-1) & (intrinsics[..., :2] > 0).all(-1)
+    if not good.all():
+        view = int(np.flatnonzero(~good)[0])
+        fx, fy, cx, cy = (f"{float(value):g}" for value in intrinsics[view])
+        raise ValueError(
+            f"{name}: the lens of view {view} has the focal lengths {fx} and {fy} and the centre "
+            f"({cx}, {cy}), in shares of the picture; all are finite, and focal lengths above 0"
+        )
+
+
 def check_facing(pose: np.ndarray, name: str) -> None:
     """Refuses poses around one object of which some look away from it: another convention.
 
-    Where the optical axes [n] don't nearly meet in a point, nothing can be said, and nothing is.
+    Judged are cameras whose optical axes nearly meet, if most do, and three or more; of others
+    nothing can be said, and nothing is.
+
+    Args:
+      pose: [n 4 4] world from camera.
+      name: stands in the errors.
 
     Raises:
       ValueError: all, or some, look away.
@@ -133,17 +161,18 @@ def check_facing(pose: np.ndarray, name: str) -> None:
     forward, to_point = pose[:, :3, 2], point - pose[:, :3, 3]
     along = (to_point * forward).sum(-1, keepdims=True)
     missed = np.linalg.norm(to_point - along * forward, axis=-1)
-    if (missed > 0.2 * np.linalg.norm(to_point, axis=-1)).any():
+    judged = missed <= 0.2 * np.linalg.norm(to_point, axis=-1)
+    if judged.sum() < max(3, len(pose) / 2):
         return
-    away = (to_point * forward).sum(-1) < 0
-    if away.all():
+    away = judged & (along[:, 0] < 0)
+    if away.sum() == judged.sum():
         raise ValueError(
             f"{name}: all cameras look away from the point that their axes meet in; are the poses "
             "of another convention (opencv, opengl)?"
         )
     if away.any():
         raise ValueError(
-            f"{name}: {away.sum()} of {len(away)} cameras look away from the point that the others "
+            f"{name}: {away.sum()} of {len(pose)} cameras look away from the point that the others "
             f"look at (view {int(np.flatnonzero(away)[0])} first); are conventions mixed?"
         )
 

@@ -19,8 +19,8 @@ def encode_rays(seen: Cameras, size: int, *, kind: str, channels: int, max_octav
 
       "ray": origin and direction, concatenated [D].
       "plucker": direction and moment, origin x direction: the same for every point of the ray.
-      "sphere": where the ray enters and leaves the unit sphere; where it misses, its point nearest
-        to the centre, twice.
+      "sphere": where the ray enters and leaves the unit sphere; where it misses, the two points
+        that lie as far before and behind its nearest point to the centre as make it continuous [D].
 
     Channels that are left over hold zeros.
 
@@ -52,8 +52,12 @@ def encode_rays(seen: Cameras, size: int, *, kind: str, channels: int, max_octav
 
 
 def _crossings(origins: Array, directions: Array) -> Array:
-    """Entry into and exit from the unit sphere, [... 6]."""
+    """Entry into and exit from the unit sphere, or what stands for them, [... 6].
+
+    They lie sqrt|1 - d^2| from the point nearest to the centre, at distance d: the nearest point
+    alone would say nothing of where a ray that misses goes.
+    """
     along = -(origins * directions).sum(-1, keepdims=True)
     nearest = origins + along * directions
-    half = jnp.sqrt(jnp.maximum(1 - (nearest * nearest).sum(-1, keepdims=True), 0))
+    half = jnp.sqrt(jnp.abs(1 - (nearest * nearest).sum(-1, keepdims=True)))
     return jnp.concatenate([nearest - half * directions, nearest + half * directions], axis=-1)

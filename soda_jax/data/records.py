@@ -67,9 +67,14 @@ class PosedSource(Source, Protocol):
 
 
 class SeenPictures:
-    """cameras() of a source that keeps all its cameras, [n], in `seen`."""
+    """cameras() of a source that keeps all its cameras, [n], in `seen`, for its fingerprint too."""
 
     seen: Cameras
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        seen = self.cameras(a_few(len(self)))
+        return digest(self, [super().fingerprint.encode(), *(part.tobytes() for part in seen)])
 
     def cameras(self, indices: np.ndarray) -> Cameras:
         return Cameras(*(part[np.asarray(indices)] for part in self.seen))

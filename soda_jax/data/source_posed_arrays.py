@@ -55,14 +55,14 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         )
     poses = cameras.to_opencv(poses, str(arrays.get("convention", "opencv")))
     poses = np.broadcast_to(poses, (n, v, 4, 4))
-    if not np.isfinite(matrix).all() or min(matrix[0, 0], matrix[1, 1]) <= 0:
-        raise ValueError(f"{path}: K is {matrix.tolist()}; focal lengths are above 0")
+    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    seen = Cameras(poses, np.broadcast_to(intrinsics, (n, v, 4)))
     divided = arrays.get("split")
     if divided is not None and divided.shape != (n,):
         raise ValueError(f"{path}: split of shape {divided.shape}; expected a name for each of {n}")
     chosen = _chosen_objects(path, divided, n, split)
     for index in chosen:
-        check_cameras(f"{path}, object {index}", poses[index], v)
+        check_cameras(f"{path}, object {index}", Cameras(*(part[index] for part in seen)), v)
     factors = arrays.get("factors")
     names = tuple(str(name) for name in arrays.get("factor_names", ()))
     if factors is not None:
@@ -72,7 +72,6 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         check_factors(path, factors.reshape(n * v, -1), names, n * v)
     labels = arrays.get("labels")
     labels = None if labels is None else check_labels(path, labels, n, "objects")
-    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     fitted = images.to_uint8(pictures[chosen].reshape(-1, *pictures.shape[2:]), path)
     return PosedArrays(
         f"posed_arrays {os.path.basename(path)}",
@@ -85,7 +84,7 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         None,
         None if factors is None else factors[chosen].reshape(len(chosen) * v, -1),
         () if factors is None else names,
-        seen=Cameras(poses[chosen].reshape(-1, 4, 4), np.tile(intrinsics, (len(chosen) * v, 1))),
+        seen=Cameras(*(part[chosen].reshape(len(chosen) * v, *part.shape[2:]) for part in seen)),
         starts=np.arange(len(chosen) + 1, dtype=np.int64) * v,
     )
 

@@ -15,6 +15,7 @@ from soda_jax.data.source_folder import ENDINGS, SPLIT_FOLDERS, FolderSource
 
 # A folder is an object's where it holds this.
 MARKS = {"nmr": "cameras.npz", "srn": "pose", "transforms": "transforms.json"}
+DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")  # as COLMAP names it
 
 
 class PosedObject(NamedTuple):
@@ -64,7 +65,7 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
         objects = [read(root, folder) for folder in folders]
         path = root
     for item in objects:
-        check_cameras(os.path.join(path, item.folder), item.seen.pose, len(item.files))
+        check_cameras(os.path.join(path, item.folder), item.seen, len(item.files))
     categories = [os.path.dirname(item.folder) for item in objects]
     counts = [len(item.files) for item in objects]
     classes = np.repeat([names.index(category) for category in categories], counts)
@@ -82,11 +83,12 @@ def open_views(layout: str, path: str, split: str, image_size: int, channels: in
     )
 
 
-def check_cameras(name: str, poses: np.ndarray, num_pictures: int) -> None:
-    if len(poses) != num_pictures:
-        raise ValueError(f"{name}: {num_pictures} pictures, but {len(poses)} cameras")
-    cameras.check_poses(poses, name)
-    cameras.check_facing(poses, name)
+def check_cameras(name: str, seen: Cameras, num_pictures: int) -> None:
+    if len(seen.pose) != num_pictures:
+        raise ValueError(f"{name}: {num_pictures} pictures, but {len(seen.pose)} cameras")
+    cameras.check_poses(seen.pose, name)
+    cameras.check_lenses(seen.intrinsics, name)
+    cameras.check_facing(seen.pose, name)
 
 
 def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str], tuple[str, ...]]:
@@ -107,6 +109,13 @@ def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str], tuple[s
             f"{path}: {' and '.join(named)} are both the split {split!r}; give each set a folder "
             "of its own"
         )
+    if [*splits] == [split]:
+        for top in tops:
+            if top != split and any(_marked(os.path.join(path, top), mark)):
+                raise ValueError(
+                    f"{path}: is {split!r} the split, or a category as {top!r} is? If the split, "
+                    "keep the others elsewhere; if a category, rename it"
+                )
     root = os.path.join(path, named[0]) if named else path
     found = sorted(_marked(root, mark))
     if not found:
@@ -164,14 +173,18 @@ def _read_nmr(root: str, folder: str) -> PosedObject:
     path = os.path.join(root, folder, MARKS["nmr"])
     try:
         with np.load(path, allow_pickle=False) as held:
-            numbers = [int(re.findall(r"\d+", os.path.basename(file))[-1]) for file in files]
+            numbers = [re.findall(r"\d+", os.path.basename(file)) for file in files]
+            for found, file in zip(numbers, files, strict=True):
+                if not found:
+                    raise ValueError(f"{file} has no number, by which its camera is found")
+            numbers = [int(found[-1]) for found in numbers]
             for number, file in zip(numbers, files, strict=True):
                 if not {f"world_mat_{number}", f"world_mat_inv_{number}"} & {*held.files}:
                     raise ValueError(f"{file} has no camera world_mat_{number}")
             poses = [
                 held[f"world_mat_inv_{number}"]
                 if f"world_mat_inv_{number}" in held.files
-                else np.linalg.inv(_last_row([held[f"world_mat_{number}"]])[0])
+                else np.linalg.inv(_last_row([held[f"world_mat_{number}"]])[0].astype(np.float64))
                 for number in numbers
             ]
             lens = [held[f"camera_mat_{number}"] for number in numbers]
@@ -193,6 +206,11 @@ def _read_srn(root: str, folder: str) -> PosedObject:
     if len(lens) < 8:
         raise ValueError(f"{place}/intrinsics.txt: expected f cx cy 0, three zeros, 1, h w")
     height, width = lens[-2:]
+    matrix = np.array([[lens[0], 0, lens[1]], [0, lens[0], lens[2]], [0, 0, 1]])
+    try:
+        intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    except ValueError as error:
+        raise ValueError(f"{place}/intrinsics.txt: {error}") from error
     poses = []
     for file in files:
         stem = os.path.splitext(os.path.basename(file))[0]
@@ -203,8 +221,6 @@ def _read_srn(root: str, folder: str) -> PosedObject:
         if len(pose) != 16:
             raise ValueError(f"{path}: {len(pose)} numbers; a pose has 16")
         poses.append(np.reshape(pose, (4, 4)))
-    matrix = np.array([[lens[0], 0, lens[1]], [0, lens[0], lens[2]], [0, 0, 1]])
-    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     seen = Cameras(_last_row(poses), np.tile(intrinsics, (len(files), 1)))
     return PosedObject(folder, files, seen)
 
@@ -240,6 +256,12 @@ def _lens_of_frame(path: str, held: dict, size: tuple[int, int]) -> np.ndarray:
     """Intrinsics [4] from the fields of a transforms.json."""
     if "FISHEYE" in str(held.get("camera_model", "")).upper():
         raise ValueError(f"{path}: a camera with a fisheye lens; only pinhole cameras are read")
+    bent = [name for name in DISTORTION if held.get(name)]
+    if bent:
+        raise ValueError(
+            f"{path}: the lens distorts ({', '.join(f'{name} = {held[name]}' for name in bent)}); "
+            "only pinhole cameras are read: undistort the pictures first, and write 0 there"
+        )
     try:
         height, width = float(held.get("h", size[0])), float(held.get("w", size[1]))
         if "fl_x" in held:
@@ -250,12 +272,10 @@ def _lens_of_frame(path: str, held: dict, size: tuple[int, int]) -> np.ndarray:
             raise ValueError("no camera_angle_x and no fl_x: pictures without a camera")
         focal_y = float(held.get("fl_y", focal))
         x, y = float(held.get("cx", width / 2)), float(held.get("cy", height / 2))
-        if not (np.isfinite([focal, focal_y, x, y]).all() and min(focal, focal_y) > 0 < height):
-            raise ValueError(f"focal lengths {focal} and {focal_y} of a picture {width} x {height}")
+        matrix = np.array([[focal, 0, x], [0, focal_y, y], [0, 0, 1]])
+        return cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: {error}") from error
-    matrix = np.array([[focal, 0, x], [0, focal_y, y], [0, 0, 1]])
-    return cropped(cameras.intrinsics_of(matrix, height, width), height, width)
 
 
 def _last_row(poses: list[np.ndarray]) -> np.ndarray:

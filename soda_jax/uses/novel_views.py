@@ -7,13 +7,14 @@ from soda_jax import inference, page
 from soda_jax.applications.orbit import orbit
 from soda_jax.applications.pictures import grid, save_gif
 from soda_jax.data import pipeline
-from soda_jax.data.cameras import Cameras, axis_angle
+from soda_jax.data.cameras import Cameras, axis_angle, meeting_point
 from soda_jax.data.records import PosedSource
 from soda_jax.evaluation.view_references import mean_of_nearest, nearest_source
 from soda_jax.pretrained import Pretrained
 from soda_jax.suites.pictures import Measure, pairwise
 
 ANGLES = (0, 30, 60, 90, 120, 150, 180)  # degrees
+PAIRS = 256  # of pictures that are compared at a time
 POSE_VIEWS = 4096  # training views among which those of a like camera are looked for
 LEGIBLE_SIZE = 96
 
@@ -65,29 +66,19 @@ class Views:
 def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder) -> dict:
     """PSNR and its like: by number of sources, by angle, with wrong poses; references beside."""
     config, metrics = views.model.parts.config, pairwise(views.model)
-    rows = {}
-    for count in range(1, views.k + 1):
-        drawn = views.draw(views.model, count)
-        rows[f"from {count}"] = score(metrics, views.targets, drawn)
-        if count == 1:
-            from_one = drawn
-        # What the model expects to see: its x_0 at t = 1, the mean of all that it might draw.
-        expected = views.draw(views.model, count, num_steps=1, sampler="ddim")
-        rows[f"from {count}, expected"] = score(metrics, views.targets, expected)
-        if (samples := config.novel_views.averaged) > 1:
-            mean = views.draw_mean(count, samples)
-            rows[f"from {count}, mean of {samples}"] = score(metrics, views.targets, mean)
-        for name, other in others.items():
-            rows[f"{name}, from {count}"] = score(metrics, views.targets, views.draw(other, count))
-        nearest = nearest_source(
-            views.sources, views.source_cameras.pose, views.target_cameras.pose, count
-        )
-        nearest = inference.target_pictures(
-            views.model.parts, nearest.reshape(-1, *nearest.shape[2:])
-        ).reshape(views.targets.shape)
-        rows[f"nearest of {count} sources"] = score(metrics, views.targets, nearest)
-    rows["mean picture of the pose"] = score(metrics, views.targets, mean_pictures(views, train))
-    rows["no z"] = score(metrics, views.targets, views.draw(views.model, 1, null=True))
+
+    def judged(drawn: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+        return {name: scores(metrics, views.targets, x) for name, x in drawn.items()}
+
+    counts = range(1, views.k + 1)
+    given = {count: judged(draw_from(views, others, count)) for count in counts}
+    without = judged(
+        {
+            "mean picture of the pose": mean_pictures(views, train),
+            "no z": views.draw(views.model, 1, null=True),
+        }
+    )
+    rows = {name: means(x) for found in (*given.values(), without) for name, x in found.items()}
     # Which camera is told: another target's in place of its own; and the source's own.
     wrong = Cameras(*(np.roll(part, 1, axis=1) for part in views.target_cameras))
     own = Cameras(*(part[:, :1] for part in views.source_cameras))
@@ -95,16 +86,13 @@ def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder)
     poses = {"the target's camera": rows["from 1"]}
     if views.targets.shape[1] > 1:
         drawn = views.draw(views.model, 1, wrong)
-        poses["another target's camera"] = score(metrics, views.targets, drawn)
-    poses |= {
-        "the source's own camera, and picture": score(
-            metrics, of_sources, views.draw(views.model, 1, own)
-        ),
-    }
+        poses["another target's camera"] = means(scores(metrics, views.targets, drawn))
+    drawn = views.draw(views.model, 1, own)
+    poses["the source's own camera, and picture"] = means(scores(metrics, of_sources, drawn))
     return {
         "rows": rows,
         "poses": poses,
-        "angles": by_angle(metrics, views, from_one),
+        "angles": by_angle(views, given[1] | without),
         "objects": len(views.sources),
         "targets": views.targets.shape[1],
         "size": views.targets.shape[2],
@@ -116,6 +104,24 @@ def run(views: Views, train: PosedSource, others: dict[str, Pretrained], folder)
     }
 
 
+def draw_from(views: Views, others: dict[str, Pretrained], count: int) -> dict[str, np.ndarray]:
+    """The targets [b n h w c] from so many sources: the model's, and what stands beside them."""
+    drawn = {f"from {count}": views.draw(views.model, count)}
+    # What the model expects to see: its x_0 at t = 1, the mean of all that it might draw.
+    expected = views.draw(views.model, count, num_steps=1, sampler="ddim")
+    drawn[f"from {count}, expected"] = expected
+    if (samples := views.model.parts.config.novel_views.averaged) > 1:
+        drawn[f"from {count}, mean of {samples}"] = views.draw_mean(count, samples)
+    for name, other in others.items():
+        drawn[f"{name}, from {count}"] = views.draw(other, count)
+    nearest = nearest_source(
+        views.sources, views.source_cameras.pose, views.target_cameras.pose, count
+    )
+    flat = nearest.reshape(-1, *nearest.shape[2:])
+    nearest = inference.target_pictures(views.model.parts, flat).reshape(views.targets.shape)
+    return drawn | {f"nearest of {count} sources": nearest}
+
+
 def mean_pictures(views: Views, train: PosedSource) -> np.ndarray:
     """[b n h w c]: the mean training picture of the cameras most like each target's."""
     count = min(POSE_VIEWS, len(train))
@@ -124,28 +130,36 @@ def mean_pictures(views: Views, train: PosedSource) -> np.ndarray:
     return mean_of_nearest(pictures, train.cameras(some).pose, views.target_cameras.pose)
 
 
-def score(metrics: dict[str, Measure], truth: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
-    truth, drawn = (x.reshape(-1, *x.shape[2:]) for x in (truth, drawn))
+def scores(
+    metrics: dict[str, Measure], truth: np.ndarray, drawn: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Of each of the pictures [b n h w c], by each metric: [b n]."""
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (truth, drawn)]
+    parts = [slice(start, start + PAIRS) for start in range(0, len(flat[0]), PAIRS)]
     return {
-        name: float(np.mean(np.asarray(metric.function(truth, drawn))))
+        name: np.concatenate(
+            [np.asarray(metric.function(*(x[part] for x in flat))) for part in parts]
+        ).reshape(truth.shape[:2])
         for name, metric in metrics.items()
     }
 
 
-def by_angle(metrics: dict[str, Measure], views: Views, drawn: np.ndarray) -> list[dict]:
-    """Scores from one source, by the angle between its camera's axis and the target's."""
+def means(found: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
+def by_angle(views: Views, found: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+    """Means of scores, by the angle between the first source's optical axis and the target's."""
     angles = axis_angle(views.source_cameras.pose[:, :1], views.target_cameras.pose)
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (views.targets, drawn)]
-    found = {
-        name: np.asarray(metric.function(*flat)).reshape(angles.shape)
-        for name, metric in metrics.items()
-    }
     rows = []
     for low, high in zip(ANGLES[:-1], ANGLES[1:], strict=True):
         inside = (angles >= low) & (angles <= high if high == 180 else angles < high)
         if inside.any():
-            scores = {name: float(values[inside].mean()) for name, values in found.items()}
-            rows.append({"from": low, "to": high, "views": int(inside.sum()), "scores": scores})
+            part = {
+                name: means({metric: x[inside] for metric, x in values.items()})
+                for name, values in found.items()
+            }
+            rows.append({"from": low, "to": high, "views": int(inside.sum()), "scores": part})
     return rows
 
 
@@ -169,16 +183,21 @@ def larger(picture: np.ndarray, size: int) -> np.ndarray:
     return picture[nearest][:, nearest]
 
 
-def draw_orbits(views: Views, folder) -> str:
-    """orbit.gif: all objects that are shown, from a camera that goes around them."""
+def draw_orbits(views: Views, folder) -> str | None:
+    """orbit.gif: all objects that are shown, from a camera that goes around them.
+
+    Those are left out whose cameras look in parallel; None where nothing is left.
+    """
     config = views.model.parts.config.novel_views
     shown = min(config.num_shown, len(views.sources))
     every = np.concatenate([views.source_cameras.pose, views.target_cameras.pose], axis=1)
-    paths = np.stack([orbit(every[i], config.orbit_frames) for i in range(shown)])
-    lens = np.broadcast_to(views.source_cameras.intrinsics[:shown, :1], (*paths.shape[:2], 4))
-    some = Cameras(*(part[:shown] for part in views.source_cameras))
-    used = np.ones(views.sources[:shown].shape[:2], bool)
-    drawn = views.model.novel_views(views.sources[:shown], some, Cameras(paths, lens), used)
+    around = [i for i in range(shown) if meeting_point(every[i].astype(np.float64)) is not None]
+    if not around:
+        return None
+    paths = np.stack([orbit(every[i], config.orbit_frames) for i in around])
+    some = Cameras(*(part[around] for part in views.source_cameras))
+    lens = np.broadcast_to(some.intrinsics[:, :1], (*paths.shape[:2], 4))
+    drawn = views.model.novel_views(views.sources[around], some, Cameras(paths, lens))
     scale = max(1, LEGIBLE_SIZE // drawn.shape[2])
     save_gif(folder / "orbit.gif", [grid([frame], scale) for frame in np.swapaxes(drawn, 0, 1)])
     return "orbit.gif"
@@ -190,19 +209,25 @@ def show(values: dict, folder) -> list[str]:
     poses = {name: [f"{row[c]:.3f}" for c in columns] for name, row in values["poses"].items()}
     angles = {
         f"{row['from']} to {row['to']}": [
-            *(f"{row['scores'][c]:.3f}" for c in columns),
+            *(f"{found[columns[0]]:.3f}" for found in row["scores"].values()),
             str(row["views"]),
         ]
         for row in values["angles"]
     }
+    beside = list(values["angles"][0]["scores"])
+    around = ["<p>No orbit: the cameras of these objects look in parallel.</p>"]
+    if values["orbits"]:
+        around = [
+            "<p>Around the same objects, from all their sources:</p>",
+            page.embed(folder / values["orbits"]),
+        ]
     k = sum(name.startswith("from ") and "," not in name for name in values["rows"])
     return [
         "<h2>Other views</h2>",
         f"<p>In a row: an object's sources ({k}); then, twice, a target, and what the model draws "
         f"from its camera given 1{' to ' + str(k) if k > 1 else ''} of them.</p>",
         page.embed(folder / values["picture"]),
-        "<p>Around the same objects, from all their sources:</p>",
-        page.embed(folder / values["orbits"]),
+        *around,
         page.table("views", columns, table),
         f'<p class="note">{values["objects"]} test objects, {values["targets"]} targets each, at '
         f"{values['size']} pixels; {values['sampler']}, {values['num_steps']} steps, eta "
@@ -213,5 +238,6 @@ def show(values: dict, folder) -> list[str]:
         "model without z.</p>",
         "<h2>Is the camera used?</h2>",
         page.table("told, from 1 source", columns, poses),
-        page.table("degrees from the source", [*columns, "views"], angles),
+        f"<h2>{columns[0]} by the angle from the source</h2>",
+        page.table("degrees", [*beside, "views"], angles),
     ]

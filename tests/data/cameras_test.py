@@ -141,6 +141,31 @@ def test_the_sphere_is_met_on_the_ray():
     np.testing.assert_allclose(places, 0.5, atol=1e-5)
 
 
+def test_rays_that_miss_the_sphere_are_told_apart_and_nearly_touch_it_where_they_graze():
+    def encoded(places, directions):
+        pose = cameras.look_at(places, places + directions, UP)
+        seen = Cameras(pose, np.tile(LENS, (len(pose), 1)))
+        return np.asarray(encode_rays(seen, 1, kind="sphere", channels=6, max_octave=0.0))[:, 0, 0]
+
+    # Through one point at right angles to its own direction: the nearest point is the same.
+    ahead, aside = encoded(np.array([[2.0, 0, 0]] * 2), np.array([[0, 0, 1.0], [0, 0.6, 0.8]]))
+    assert np.abs(ahead - aside).max() > 0.3
+    inside, outside = encoded(np.array([[1 - 1e-5, 0, -3], [1 + 1e-5, 0, -3]]), np.eye(3)[[2, 2]])
+    np.testing.assert_allclose(inside, outside, atol=0.02)
+
+
+def test_a_lens_that_is_none_is_named():
+    lens = np.tile(LENS, (3, 1))
+    cameras.check_lenses(lens, "cup")
+    for view, value in ((1, 0.0), (2, np.nan)):
+        wrong = lens.copy()
+        wrong[view, 0] = value
+        with pytest.raises(ValueError, match=f"cup: the lens of view {view} has"):
+            cameras.check_lenses(wrong, "cup")
+    with pytest.raises(ValueError, match="a picture of 0 x 4 pixels"):
+        cameras.intrinsics_of(np.eye(3), 4, 0)
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -169,6 +194,14 @@ def test_mixed_and_wrong_conventions_are_seen():
         cameras.check_facing(mixed, "cup")
     with pytest.raises(ValueError, match="all cameras look away"):
         cameras.check_facing(cameras.to_opencv(pose, "opengl"), "cup")
+    # One that looks elsewhere keeps nothing from being seen.
+    astray = around(12)
+    astray[:5] = cameras.to_opencv(astray[:5], "opengl")
+    turn = np.eye(4)
+    turn[[0, 2, 0, 2], [0, 2, 2, 0]] = np.cos(0.3), np.cos(0.3), np.sin(0.3), -np.sin(0.3)
+    astray[11] = astray[11] @ turn
+    with pytest.raises(ValueError, match="5 of 12 cameras look away.*view 0"):
+        cameras.check_facing(astray, "cup")
     # Cameras that look outwards from a room meet nowhere: nothing can be said.
     outwards = around(6)
     outwards[:, :3, 3] = np.random.RandomState(3).normal(size=(6, 3))

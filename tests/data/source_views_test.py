@@ -142,6 +142,7 @@ def test_a_posed_picture_is_not_turned_and_a_frame_has_its_own_lens(tmp_path):
         Image.open(file).save(file, exif=turned)
     np.testing.assert_array_equal(opened("transforms", tmp_path).images(np.arange(4)), pictures(0))
     held = json.loads(path.read_text())
+    plain = [dict(frame) for frame in held["frames"]]
     for number, frame in enumerate(held["frames"]):
         frame["fl_x"] = FOCAL + number
     path.write_text(json.dumps(held))
@@ -150,7 +151,10 @@ def test_a_posed_picture_is_not_turned_and_a_frame_has_its_own_lens(tmp_path):
     for fields, said in (
         ({"camera_model": "OPENCV_FISHEYE"}, "fisheye"),
         ({"camera_angle_x": 0, "frames": held["frames"][:0]}, "no frames"),
-        ({"h": 0}, "focal lengths"),
+        ({"h": 0}, "a picture of 8 x 0 pixels"),
+        ({"fl_x": 10, "w": 0, "frames": plain}, "a picture of 0 x 8 pixels"),
+        ({"fl_x": -10, "frames": plain}, "the lens of view 0 has the focal lengths -1.25"),
+        ({"k1": -0.3, "k2": 0.0, "p1": 0.01}, r"distorts \(k1 = -0.3, p1 = 0.01\)"),
         ({"w": "wide"}, "could not convert"),
     ):
         path.write_text(json.dumps(held | fields))
@@ -202,7 +206,7 @@ def test_posed_arrays(tmp_path):
         ({"split": np.array(["train"])}, "a name for each of 3"),
         ({"factors": held["factors"] * 0.5}, "expected integers"),
         ({"factor_names": np.array(["n", "m"])}, "2 factor names"),
-        ({"K": np.zeros((3, 3))}, "focal lengths are above 0"),
+        ({"K": np.zeros((3, 3))}, "object 0: the lens of view 0 has the focal lengths 0 and 0"),
     ):
         np.savez(tmp_path / "wrong.npz", **held | wrong)
         with pytest.raises(ValueError, match=said):
@@ -237,6 +241,53 @@ def test_a_pose_that_is_no_rotation_is_named(tmp_path):
     file.write_text(file.read_text().replace("-", "", 1).replace(" ", " 2", 1))
     with pytest.raises(ValueError, match="cup: the pose of view 1 is"):
         opened("srn", tmp_path)
+
+
+@pytest.mark.parametrize("lens", ["0 4 4", "nan 4 4", "-10 4 4"])
+def test_a_lens_that_no_camera_has_is_named(lens, tmp_path):
+    write_srn(tmp_path, "cup", 0)
+    file = tmp_path / "cup" / "intrinsics.txt"
+    file.write_text(f"{lens} 0.\n0. 0. 0.\n1.\n8 8\n")
+    with pytest.raises(ValueError, match="cup: the lens of view 0 has the focal lengths"):
+        opened("srn", tmp_path)
+    file.write_text("10 4 4 0.\n0. 0. 0.\n1.\n0 0\n")
+    with pytest.raises(ValueError, match="intrinsics.txt: the lens of a picture of 0 x 0"):
+        opened("srn", tmp_path)
+
+
+def test_a_category_with_the_name_of_a_split_is_asked_about(tmp_path):
+    for name in ("bus/a", "train/b"):
+        write_srn(tmp_path, name, 0)
+    with pytest.raises(ValueError, match="is 'train' the split, or a category as 'bus' is"):
+        opened("srn", tmp_path, "train")
+    assert opened("srn", tmp_path).class_names == ("bus", "train")
+
+
+def test_a_picture_of_nmr_without_a_number_is_named(tmp_path):
+    write_nmr(tmp_path, "cup", 0)
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "cup" / "image" / "mean.png")
+    with pytest.raises(ValueError, match="mean.png has no number"):
+        opened("nmr", tmp_path)
+
+
+def test_other_cameras_are_other_data(layout, tmp_path):
+    """A run isn't resumed under cameras that it didn't begin with."""
+    WRITERS[layout](tmp_path, "cup", 0)
+    before = opened(layout, tmp_path).fingerprint
+    assert opened(layout, tmp_path).fingerprint == before
+    turn = np.diag([-1.0, 1.0, -1.0, 1.0])
+    if layout == "srn":
+        for number, pose in enumerate(poses(0)):
+            text = " ".join(f"{value:.8g}" for value in (turn @ pose).ravel())
+            (tmp_path / "cup" / "pose" / f"{number:06d}.txt").write_text(text)
+    elif layout == "nmr":
+        file = tmp_path / "cup" / "cameras.npz"
+        held = dict(np.load(file))
+        np.savez(file, **held | {f"camera_mat_{i}": np.diag([3.0, 3, 1, 1]) for i in range(VIEWS)})
+    else:
+        file = tmp_path / "cup" / "transforms.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"camera_angle_x": 0.7}))
+    assert opened(layout, tmp_path).fingerprint != before
 
 
 def test_nothing_where_objects_are_expected(layout, tmp_path):
