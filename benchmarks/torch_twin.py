@@ -220,7 +220,7 @@ def benchmark(arguments: argparse.Namespace) -> dict:
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     params = list(model.parameters())
     average = [p.detach().clone() for p in params]
-    loss_fn = torch.compile(model) if arguments.compile else model
+    loss_fn = torch.compile(model, mode=arguments.compile) if arguments.compile else model
     low = arguments.dtype == "bfloat16"
 
     def step():
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--channels_last", action="store_true")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", nargs="?", const="default", help="a mode of torch.compile")
     parser.add_argument("--num_steps", type=int, default=10, help="steps between two waits")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()

@@ -25,6 +25,7 @@ VARIANTS = {
     "channels_last": ("--channels_last",),
     "compile": ("--compile",),
     "channels_last, compile": ("--channels_last", "--compile"),
+    "channels_last, CUDA graphs": ("--channels_last", "--compile=reduce-overhead"),
 }
 
 

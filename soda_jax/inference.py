@@ -29,6 +29,7 @@ from soda_jax.models.autoencoder import mean_of_sources
 from soda_jax.training import sharding
 from soda_jax.training.objective import code_losses
 
+AT_A_TIME = 1024  # pictures, as float32, that are resized at once
 SAMPLER_OPTIONS = (
     "sampler", "num_steps", "spacing", "eta", "guidance_scale", "guidance_interval",
 )  # fmt: skip
@@ -323,8 +324,13 @@ def to_uint8(x_0: Array) -> Array:
 
 def target_pictures(experiment: Experiment, images: np.ndarray) -> np.ndarray:
     """uint8 [b h w c] at the denoiser's size: what a reconstruction is compared with."""
-    pictures = plain(jnp.asarray(images), experiment.target_view)
-    return np.asarray(to_uint8(pictures / experiment.farthest))
+
+    def converted(some: np.ndarray) -> np.ndarray:
+        pictures = plain(jnp.asarray(some), experiment.target_view)
+        return np.asarray(to_uint8(pictures / experiment.farthest))
+
+    parts = range(0, len(images), AT_A_TIME)
+    return np.concatenate([converted(images[start : start + AT_A_TIME]) for start in parts])
 
 
 def eval_variables(state: Any, weights: str = "ema") -> PyTree:

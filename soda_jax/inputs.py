@@ -31,14 +31,12 @@ def views(
     parts: Experiment, images: np.ndarray, seen: Cameras, source_mask: np.ndarray | None
 ) -> tuple[np.ndarray, Cameras, np.ndarray]:
     """Sources uint8 [n k h w c], their cameras [n k], and which of them count, bool [n k]."""
-    if parts.cameras is None:
-        raise ValueError("this model was trained without cameras (config.cameras.encoding)")
     images = np.asarray(images)
     if images.ndim != 5 or not images.shape[1]:
         raise ValueError(f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}")
     n, k, *shape = images.shape
     images = pictures(parts, images.reshape(n * k, *shape)).reshape(n, k, *shape)
-    seen = cameras(seen, (n, k), "sources")
+    seen = cameras(parts, seen, (n, k), "sources")
     for number, poses in enumerate(seen.pose):
         check_facing(poses, f"sources of object {number}")
     mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
@@ -47,8 +45,10 @@ def views(
     return images, seen, mask
 
 
-def cameras(seen: Cameras, lead: tuple[int, int], name: str) -> Cameras:
+def cameras(parts: Experiment, seen: Cameras, lead: tuple[int, ...], name: str) -> Cameras:
     """Cameras float32, one for each picture of `lead`; a pose must be a rotation and a place."""
+    if parts.cameras is None:
+        raise ValueError(f"{name}: this model was trained without cameras (cameras.encoding)")
     if seen is None:
         raise ValueError(f"{name}: no cameras; there must be one for each picture")
     pose, lens = (np.asarray(part, np.float32) for part in seen)

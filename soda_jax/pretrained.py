@@ -118,7 +118,7 @@ class Pretrained:
         Raises:
           ValueError: codes of another size, or that aren't finite, a section that isn't there, an
             unknown option, an x_T of another shape; boxes without height or width, or for a model
-            that knows no places.
+            that knows no places; cameras that are none, or for a model that knows of none.
         """
         z = inputs.codes(self.parts, z, shares)
         mask = inputs.section_mask(self.parts, sections, len(z))
@@ -132,6 +132,9 @@ class Pretrained:
                 raise ValueError(
                     f"x_T must be {[len(z), *self.parts.target_shape]}, not {list(x_T.shape)}"
                 )
+        if seen is not None:
+            lead = (len(z),) if shares is None else np.shape(shares)
+            seen = inputs.cameras(self.parts, seen, lead, "seen")
         if boxes is not None:
             seen = inputs.frames(self.parts, boxes, len(z))
         options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
@@ -202,7 +205,7 @@ class Pretrained:
         if fuse and not null:
             return self._fused(images, seen, targets, source_mask, **options)
         z = self.encode_views(images, seen, source_mask)
-        targets = inputs.cameras(targets, (len(z), m), "targets")
+        targets = inputs.cameras(self.parts, targets, (len(z), m), "targets")
         first = np.asarray(seen.pose, np.float32)[:, :1]
         pose = np.asarray(in_frame(targets, first, self.parts.cameras).pose)
         flat = Cameras(pose.reshape(n * m, 4, 4), targets.intrinsics.reshape(n * m, 4))
@@ -221,7 +224,7 @@ class Pretrained:
         """`novel_views` under the mean of what each source alone, in its own frame, predicts."""
         images, seen, mask = inputs.views(self.parts, images, seen, source_mask)
         n, k, m = *images.shape[:2], np.shape(targets.pose)[1]
-        targets = inputs.cameras(targets, (n, m), "targets")
+        targets = inputs.cameras(self.parts, targets, (n, m), "targets")
         alone = Cameras(*(part.reshape(n * k, 1, *part.shape[2:]) for part in seen))
         z = self.encode_views(images.reshape(n * k, 1, *images.shape[2:]), alone)
         each = in_frame(

@@ -30,11 +30,14 @@ SELECTING = ("lbfgs", "mlp")  # they choose a setting on a part of the training 
 def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
     """Fits the config's probes on every representation; a table, and workdir/probe/<step>.json.
 
+    (<step>_raw.json for weights that aren't averaged.)
+
     Each row holds the accuracy and the whole protocol: what was fed, how it was normalised, how it
     was selected (never on the test set), how many labels it had.
     """
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
-    path = results_folder(workdir, "probe") / f"{model.step:08d}.json"
+    suffix = "" if config.probe.weights == "ema" else f"_{config.probe.weights}"
+    path = results_folder(workdir, "probe") / f"{model.step:08d}{suffix}.json"
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     rows = measure(model, *splits, config.probe.protocols, config.probe.labels_per_class)
     write_json(path, rows)

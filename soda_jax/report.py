@@ -90,9 +90,10 @@ def reconstructions(folder: pathlib.Path) -> list[str]:
 
 
 def probe_table(folder: pathlib.Path) -> list[str]:
-    """The newest table of `probe`, if there is one."""
-    files = sorted((folder / "probe").glob("*.json"))
-    return accuracies(json.loads(files[-1].read_text())) if files else []
+    """The newest table of `probe`, of averaged weights if they were probed, if there is one."""
+    files = (folder / "probe").glob("*.json")
+    newest = max(files, key=lambda file: (file.stem[:8], "_" not in file.stem), default=None)
+    return accuracies(json.loads(newest.read_text())) if newest else []
 
 
 def accuracies(rows: Sequence[dict]) -> list[str]:

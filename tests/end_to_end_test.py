@@ -14,6 +14,7 @@ import pytest
 import soda_jax
 from soda_jax import config_schema, experiment, pretrained
 from soda_jax.config_schema import ConfigError, load
+from soda_jax.data.cameras import Cameras
 from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
 from soda_jax.training.checkpoint_reader import CheckpointReader
@@ -290,6 +291,9 @@ def test_three_lines_load_encode_and_reconstruct(whole):
         model.decode(z, sections=[False, False, True, False, False])
     with pytest.raises(ValueError, match="codes must be finite"):
         model.decode(z + np.where(np.arange(11) == 3, np.nan, 0)[:, None])
+    somewhere = Cameras(np.tile(np.eye(4), (11, 1, 1)), np.full((11, 4), 0.5))
+    with pytest.raises(ValueError, match="seen: this model was trained without cameras"):
+        model.decode(z, seen=somewhere)
     with pytest.raises(ValueError, match="noise must be 11 integers"):
         model.decode(z, noise=np.arange(11) + 0.5)
     # Of a picture that isn't square its middle is taken, as of a file.

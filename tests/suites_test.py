@@ -1,12 +1,13 @@
 """What suites hand to their measures."""
 
+import json
 import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax import evaluate, experiment, rngs
+from soda_jax import evaluate, experiment, report, rngs
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.suites import streamed
 
@@ -55,3 +56,18 @@ def test_where_no_suite_is_possible_none_is_said_to_have_run(tmp_path, monkeypat
     model = types.SimpleNamespace(parts=parts, step=1)
     with pytest.raises(ConfigError, match="no suite is possible"):
         evaluate.evaluate_model(model, str(tmp_path))
+
+
+def test_the_report_shows_the_newest_probes_of_averaged_weights_before_raw_ones(tmp_path):
+    def left(name, accuracy):
+        row = {"representation": "z", "probe": "lbfgs", "accuracy": accuracy, "dimensions": 8,
+               "protocol": {}}  # fmt: skip
+        (tmp_path / "probe").mkdir(exist_ok=True)
+        (tmp_path / "probe" / name).write_text(json.dumps([row]))
+        return "".join(report.probe_table(tmp_path))
+
+    assert report.probe_table(tmp_path) == []
+    assert "10.00" in left("00000001.json", 0.1)
+    assert "20.00" in left("00000002_raw.json", 0.2)
+    assert "30.00" in left("00000002.json", 0.3)
+    assert "30.00" in left("00000001_raw.json", 0.4)

@@ -100,6 +100,8 @@ def codes_of(
                 f"pixels and {asked[1]} channels, not {config.data.image_size} and "
                 f"{config.data.channels}"
             )
+        if not other.parts.z_size:
+            raise ValueError(f"config.evaluate.compare: the model in {workdir} has no z")
         others[f"z of {workdir}"] = encoded(other)
     untrained = encoded(pretrained.untrained(model.parts))
     pixels = probe.raw_pixels(train.images(probe.some(train, PICTURES, config.seed)))

@@ -100,7 +100,8 @@ class Studio:
     def draw(self, z: np.ndarray, **options) -> np.ndarray:
         """Pictures of codes [... z] by the config's sampler, in config.apply.num_steps."""
         flat = z.reshape(-1, z.shape[-1])
-        options = {"num_steps": self.config.apply.num_steps} | options
+        config = self.config
+        options = {"num_steps": config.apply.num_steps, "seed": config.sample.seed} | options
         pictures = self.model.decode(flat, **options)
         return pictures.reshape(*z.shape[:-1], *pictures.shape[1:])
 

@@ -53,6 +53,7 @@ class Views:
         """The targets as a model draws them from `count` sources, or from none where `null`."""
         seen = self.target_cameras if seen is None else seen
         used = np.broadcast_to(np.arange(self.k)[None] < count, self.sources.shape[:2])
+        options = {"seed": self.model.parts.config.sample.seed} | options
         return model.novel_views(
             self.sources, self.source_cameras, seen, used, null=null, **options
         )
