@@ -10,7 +10,9 @@ Reaches:   not yet measured; the paper: 28.71 dB [P]
 `prepare` says where the pictures are to be had. An encoder (ResNet-50) at 256 px, to which they
 are enlarged, a denoiser at 128, rays in 512 channels, several sources averaged, cross-attention:
 the paper's [P]. What isn't marked so, here or in base.py, is ours [D]: the size of z, the
-denoiser's levels, learning rates, batch and length.
+denoiser's levels, learning rates, batch and length. In small rooms the inverted schedule and the
+source's own frame had solids invented, and `scenes.seen_from` mended that (results/novel_views.md);
+here neither has been tried yet.
 """
 
 import ml_collections
