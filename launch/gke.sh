@@ -18,6 +18,8 @@ needs_run "$@"
 for name in NAME IMAGE TPU TOPOLOGY HOSTS CHIPS CLAIM; do
   [[ -n "${!name:-}" ]] || stop "$name is not set; see the first lines of $0"
 done
+[[ $workdir == --workdir=/runs/?* ]] ||
+  stop "$workdir: only what lies under /runs, which is CLAIM's volume, outlives the pods"
 chips=1
 for side in ${TOPOLOGY//x/ }; do
   [[ $side =~ ^[0-9]+$ ]] || stop "TOPOLOGY=$TOPOLOGY: numbers with x between, such as 16x16"

@@ -77,6 +77,8 @@ case "${1:-}" in
 esac
 
 needs_run "$@"
+[[ $workdir == --workdir=/* ]] ||
+  stop "$workdir: must be the absolute path of a folder that all workers mount"
 [[ -n "${TYPE:-}" ]] || stop "TYPE is not set, such as v5litepod-256"
 # The number counts chips of v5e and v6e, and cores, two a chip, of the others.
 size=${TYPE##*-}

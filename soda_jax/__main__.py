@@ -8,10 +8,19 @@ import time
 from collections.abc import Sequence
 
 from soda_jax import preemption
-from soda_jax.config_fields import SUITES, USES
-from soda_jax.config_kinds import resembling
-from soda_jax.config_schema import PREFIX, load, recall
-from soda_jax.exit_codes import UsageError, tell
+from soda_jax.exit_codes import CONFIG, UsageError, tell
+
+try:
+    from soda_jax.config_fields import SUITES, USES
+    from soda_jax.config_kinds import resembling
+    from soda_jax.config_schema import PREFIX, load, recall
+except ModuleNotFoundError as error:  # a Python that soda_jax isn't installed in
+    print(
+        f"soda_jax: error: {sys.executable} has no package {error.name}: pip install '.', or take "
+        "the Python that has it (after the quickstart: source .venv/bin/activate)",
+        file=sys.stderr,
+    )
+    sys.exit(CONFIG)
 from soda_jax.workdir import existing_workdir
 
 COMMANDS = {
@@ -156,7 +165,9 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
         from soda_jax.prepare import prepare
 
         data = config.data
-        print(prepare(data.source, data.name, data.path, (data.train_split, data.test_split)))
+        splits = data.train_split, data.test_split
+        shape = data.image_size, data.channels
+        print(prepare(data.source, data.name, data.path, splits, *shape))
     return 0
 
 
@@ -179,7 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         help="such as configs/digits.py, or configs/cifar10.py:cpu; probe, sample, "
-        "evaluate and apply take that of "
+        "evaluate, apply, novel_views and explore take that of "
         "the workdir where none is given; --config.KEY=VALUE changes a field, such as "
         "--config.train.batch_size=64",
     )
@@ -230,11 +241,15 @@ def names_in(kind: str, words: str | None, known: Sequence[str]) -> list[str]:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the --config.* words; any other word that isn't known is an error."""
     overrides = [word for word in words if word.startswith(PREFIX)]
+    if cut := [word for word in overrides if "=" not in word]:
+        raise UsageError(f"{cut[0]}: a field and its value are one word, {cut[0]}=VALUE")
     parser = make_parser()
     arguments, unknown = parser.parse_known_args([w for w in words if not w.startswith(PREFIX)])
     if arguments.command not in COMMANDS:
         raise UsageError(_unknown("command", arguments.command, COMMANDS))
     if unknown:
+        if unknown[0].partition(":")[0].endswith(".py"):
+            raise UsageError(f"unknown word {unknown[0]!r} (nearest: --config={unknown[0]})")
         options = (
             "--config",
             "--workdir",

@@ -15,6 +15,8 @@ import ml_collections
 
 from soda_jax.config_kinds import resembling
 
+CLONE = pathlib.Path(__file__).absolute().parents[1]
+
 
 class ConfigError(ValueError):
     """A config that can't be used: one line for each of its `problems`."""
@@ -27,12 +29,15 @@ class ConfigError(ValueError):
 def run_config_file(file: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """What get_config(*arguments) of a Python file returns, as plain nested dicts.
 
-    While the file runs, the folder above its own is importable, whatever the cwd is.
+    While the file runs, the folder above its own is importable, whatever the cwd is, and so are the
+    `configs` of the cwd or of the clone that soda_jax runs from, unless there are others.
 
     Raises:
       ConfigError: there is no such file, it breaks, or it returns no ConfigDict.
     """
     path = pathlib.Path(file).absolute()
+    if not path.is_file() and (CLONE / file).is_file():
+        path = CLONE / file
     if not path.is_file():
         raise ConfigError(_missing_file(file, path))
     try:
@@ -78,6 +83,7 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
     for name in aside:
         del sys.modules[name]
     sys.path.insert(0, str(folder.parent))
+    sys.path += [str(home) for home in (pathlib.Path.cwd(), CLONE) if (home / "configs").is_dir()]
     importlib.invalidate_caches()
     try:
         yield
@@ -99,7 +105,10 @@ def _missing_file(file: str, path: pathlib.Path) -> str:
     if path.is_dir():
         return f"{file}: a folder; a config is a Python file in it"
     if not path.parent.is_dir():
-        return f"{file}: no such file, and no folder {path.parent}"
+        clone = "; the configs are in the clone: run from there" if file[:8] == "configs/" else ""
+        return f"{file}: no such file, and no folder {path.parent}{clone}"
+    if (path.parent / "configs" / f"{path.stem}.py").is_file():
+        return f"{file}: no such file (nearest: configs/{path.stem}.py)"
     names = {str(pathlib.Path(file).with_name(f.name)) for f in path.parent.glob("[!_]*.py")}
     near = resembling(file, sorted(names), 3)
     hint = f"nearest: {', '.join(near)}" if near else f"there: {', '.join(sorted(names)) or 'none'}"

@@ -104,6 +104,9 @@ def remember(config: ml_collections.ConfigDict, workdir: str) -> None:
             free.remove("train.num_steps")
         found = [line for line in differences(saved, config) if line.split(":")[0] not in free]
         if found:
+            if any(line.startswith("train.num_steps:") for line in found):
+                decay = f"optimizer.decay = {config.optimizer.decay!r}"
+                found.append(f"{decay}: the rate falls towards the last step, so that must stay")
             advice = f"{workdir} holds a run with another config: choose another --workdir"
             raise ConfigError(*found, advice)
     part = path.with_name(f".config-{socket.gethostname()}-{os.getpid()}")
@@ -135,9 +138,11 @@ def recall(workdir: str, overrides: Sequence[str] = ()) -> ml_collections.Config
         # What cameras.frame was called before there were three of them.
         if (relative := saved.pop("cameras.relative", None)) is not None:
             saved.setdefault("cameras.frame", "source" if relative else "world")
-        return _checked(LATER_FIELDS | saved, overrides)
+        values = LATER_FIELDS | saved
+        config = _checked(values, ())
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    return _checked(values, overrides) if overrides else config
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -20,6 +20,7 @@ BY_CLASS = {
     "soda_jax.training.integrity.CorruptCheckpoint": DATA,
     "soda_jax.training.integrity.NonFiniteStateError": INTERNAL,
     "soda_jax.pretrain.NonFiniteLossError": INTERNAL,
+    "soda_jax.preemption.Interrupted": INTERRUPTED,
     "soda_jax.preemption.Preempted": PREEMPTED,
     "soda_jax.chapters.ChaptersFailed": DATA,
     "builtins.KeyboardInterrupt": INTERRUPTED,
@@ -51,7 +52,7 @@ def tell(error: BaseException) -> int:
         traceback.print_exception(error)
         code = INTERNAL
     lines = getattr(error, "problems", None) or [" ".join(str(error).split())]
-    if code == INTERRUPTED:
+    if isinstance(error, KeyboardInterrupt):
         lines = ["interrupted"]
     if code == MEMORY:
         lines = [

@@ -190,9 +190,12 @@ def make_mesh(
         return mesh
     part = config.train.batch_size // config.optimizer.accumulate
     if part % mesh.size:
+        unit = mesh.size * config.optimizer.accumulate
+        near = max(unit, round(config.train.batch_size / unit) * unit)
         raise ConfigError(
             f"config.train.batch_size = {config.train.batch_size}: its "
-            f"{config.optimizer.accumulate} part(s) must divide among {mesh.size} devices"
+            f"{config.optimizer.accumulate} part(s) must divide among {mesh.size} devices "
+            f"(nearest: {near})"
         )
     return mesh
 

@@ -125,7 +125,13 @@ def make_observers(
         )[own]
         real = features(lambda images: encode(variables, images), real_images, len(chosen))[own]
         # The features change from step to step: in units of their variance distances compare.
-        distance = frechet_distance(drawn, real).value / real.var(axis=0, ddof=1).sum()
+        try:
+            distance = frechet_distance(drawn, real).value / real.var(axis=0, ddof=1).sum()
+        except ValueError as error:
+            raise ValueError(
+                f"no Fréchet distance of {len(chosen)} pictures (config.train.frechet_images, of "
+                f"those that are held out; 0 asks for none): {error}"
+            ) from error
         writer.scalars(step, {f"relative_frechet/{own}": distance})
 
     def sample(step: int, state: TrainState) -> None:

@@ -1,4 +1,7 @@
-"""SIGTERM as a request: the step in hand is finished and saved, and the run ends with code 75."""
+"""SIGTERM and Ctrl-C as requests: the step in hand is finished and saved, and the run ends.
+
+With code 75 after SIGTERM, from which a launcher starts it again; with 130 after Ctrl-C.
+"""
 
 import os
 import signal
@@ -6,7 +9,7 @@ import sys
 import threading
 import time
 
-from soda_jax.exit_codes import PREEMPTED
+from soda_jax.exit_codes import INTERRUPTED, PREEMPTED
 
 # Then the run ends without a save. Kubernetes kills after 30, on spot machines of GKE after 15.
 GRACE_SECONDS = 25.0
@@ -14,6 +17,7 @@ GRACE_SECONDS = 25.0
 AGAIN_SECONDS = 5.0
 
 _requested = threading.Event()
+_interrupted = threading.Event()
 _pipe: list[int] = []
 
 
@@ -21,8 +25,12 @@ class Preempted(Exception):
     """The machine was taken away; all that was done is saved, and the same command goes on."""
 
 
+class Interrupted(Preempted):
+    """The same, by Ctrl-C."""
+
+
 def listen() -> None:
-    """From here on SIGTERM is a request; another one, later, ends the process. Main thread only.
+    """From here on SIGTERM and SIGINT are requests; another one ends the process. Main thread only.
 
     To be called again after `jax.distributed.initialize`, which puts a listener in its place.
     """
@@ -34,6 +42,7 @@ def listen() -> None:
     # such as a compilation, where Python's own handlers wait.
     signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def requested() -> bool:
@@ -41,10 +50,23 @@ def requested() -> bool:
     return _requested.is_set()
 
 
+def stopped(step: int) -> Preempted:
+    """What a run ends with that was asked to stop, and has saved this step."""
+    kind = Interrupted if _interrupted.is_set() else Preempted
+    return kind(f"stopped after step {step}, which is saved; the same command goes on from there")
+
+
 def _watch() -> None:
     asked = None
     while True:
-        if signal.SIGTERM not in os.read(_pipe[0], 64):
+        signals = os.read(_pipe[0], 64)
+        if signal.SIGINT in signals:
+            if _interrupted.is_set():
+                os._exit(INTERRUPTED)
+            _interrupted.set()
+            _requested.set()
+            _tell("Ctrl-C: stopping after this step, to save it; once more ends at once")
+        if signal.SIGTERM not in signals:
             continue
         if asked is not None:
             if time.monotonic() > asked + AGAIN_SECONDS:

@@ -8,9 +8,17 @@ from soda_jax.data.records import PosedSource
 
 
 def prepare(
-    source: str, name: str = "", path: str = "", splits: Sequence[str] = ("train", "test")
+    source: str,
+    name: str = "",
+    path: str = "",
+    splits: Sequence[str] = ("train", "test"),
+    image_size: int = 32,
+    channels: int = 3,
 ) -> str:
     """Prepares a TFDS data set as ArrayRecord files, or opens any other one and looks at it.
+
+    Args:
+      source, name, path, splits, image_size, channels: as in config.data.
 
     Returns:
       What was found, a line for each split, to be printed.
@@ -26,7 +34,9 @@ def prepare(
     lines, missing = [], None
     for split in splits:
         try:
-            opened = sources.open_source(source, split, image_size=32, channels=3, path=path)
+            opened = sources.open_source(
+                source, split, image_size=image_size, channels=channels, path=path
+            )
         except (FileNotFoundError, ValueError) as error:
             if split == splits[0] and source in WHERE:
                 error.args = (f"{error}. {WHERE[source]}",)

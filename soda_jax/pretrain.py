@@ -205,9 +205,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
             if stop or last:
                 run.checkpointer.verify(step)
         if stop:
-            raise preemption.Preempted(
-                f"stopped after step {step}, which is saved; the same command goes on from there"
-            )
+            raise preemption.stopped(step)
     progress.close()
     run.profile.close()
     return state

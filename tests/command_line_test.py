@@ -2,6 +2,7 @@ import errno
 import os
 import pathlib
 import queue
+import subprocess
 import sys
 import threading
 import types
@@ -26,6 +27,8 @@ BASE = str(REPOSITORY / "configs" / "base.py")
         (["pretrain"], 64, "pretrain needs --config"),
         (["pretrain", f"--config={BASE}"], 64, "pretrain needs --workdir"),
         (["probe"], 64, "probe needs --workdir"),
+        (["pretrain", "--config.train.seed", "8"], 64, "are one word, --config.train.seed=VALUE"),
+        (["pretrain", "configs/smoke.py"], 64, "nearest: --config=configs/smoke.py"),
         (["probe", "--dry_run", "--workdir=x"], 64, "--dry_run goes with pretrain"),
         (["sample", "--worddir=x"], 64, "unknown option '--worddir' (nearest: --workdir)"),
         (["sample", "more"], 64, "unknown option 'more'"),
@@ -164,6 +167,20 @@ def test_the_doctor_survives_what_it_is_asked_about(capsys, monkeypatch):
     told = capsys.readouterr()
     assert "JAX finds no devices" in told.err and "backend 'cuda'" in told.err
     assert "flax" in told.out and "xprof" in told.out
+
+
+def test_a_python_without_what_is_needed_is_told_of_in_a_line(tmp_path):
+    missing = "raise ModuleNotFoundError(name='ml_collections')"
+    (tmp_path / "ml_collections.py").write_text(missing)
+    found = subprocess.run(
+        [sys.executable, "-m", "soda_jax", "doctor"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 78, found.stderr
+    (line,) = found.stderr.splitlines()
+    assert "has no package ml_collections" in line and "activate" in line
 
 
 def test_many_problems_are_cut_short(capsys):

@@ -482,3 +482,26 @@ def test_pure_noise_is_not_for_a_network_that_predicts_the_noise():
     (line,) = problems_of("diffusion.prediction=epsilon", "diffusion.pure_noise=.5")
     assert line.startswith("diffusion.pure_noise = 0.5: 0.0 for diffusion.prediction")
     load("diffusion.prediction=x_0", "diffusion.pure_noise=.5")
+
+
+def test_a_config_of_ones_own_may_start_from_those_of_the_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.py").write_text(
+        "from configs import smoke\n\n\ndef get_config():\n    config = smoke.get_config()\n"
+        "    config.name = 'mine'\n    return config\n"
+    )
+    assert config_schema.load("mine/mine.py").name == "mine"
+    assert config_schema.load("configs/smoke.py").name == "smoke"
+    with pytest.raises(ConfigError, match="the configs are in the clone"):
+        config_schema.load("configs/nobody.py")
+
+
+def test_why_a_run_cannot_be_made_longer_is_told(tmp_path):
+    config_schema.remember(load("optimizer.decay=cosine"), str(tmp_path))
+    with pytest.raises(ConfigError) as told:
+        config_schema.remember(load("optimizer.decay=cosine", "train.num_steps=9"), str(tmp_path))
+    assert any("falls towards the last step" in problem for problem in told.value.problems)
+    with pytest.raises(ConfigError) as told:  # a wrong word of the command line is not the file's
+        config_schema.recall(str(tmp_path), ["--config.train.num_step=3"])
+    assert str(told.value).startswith("train.num_step: unknown key")

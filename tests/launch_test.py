@@ -74,6 +74,13 @@ def test_a_dry_run_prints_and_calls_nothing(launch, script, environment):
         ("tpu_pod.sh", RUN, {"NAME": "soda"}, "ZONE is not set"),
         ("tpu_pod.sh", RUN, {"NAME": "soda", "ZONE": "z"}, "TYPE is not set"),
         ("tpu_pod.sh", RUN, POD | {"TYPE": "v9-8"}, "TYPE=v9-8: one of v4-N"),
+        ("tpu_pod.sh", (RUN[0], "--workdir=runs/a"), POD, "--workdir=runs/a: must be the absolute"),
+        (
+            "gke.sh",
+            (RUN[0], "--workdir=/mnt/a"),
+            GKE,
+            "--workdir=/mnt/a: only what lies under /runs",
+        ),
         ("gke.sh", RUN, GKE | {"CLAIM": ""}, "CLAIM is not set"),
         ("gke.sh", RUN, GKE | {"HOSTS": "2"}, "are 8 chips, but 4x4 are 16"),
         ("gke.sh", RUN, GKE | {"TOPOLOGY": "4x"}, "CHIPS=4 each are 16 chips, but 4x are 4"),

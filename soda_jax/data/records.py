@@ -168,9 +168,15 @@ def divide(names: Iterable[str], split: str) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
-def check_split(name: str, split: str, splits: Sequence[str]) -> None:
+def check_split(name: str, split: str, splits: Sequence[str], folders: bool = False) -> None:
+    """ValueError where there is no such split; of folders, what a single one could be taken for."""
     if split not in splits:
-        raise ValueError(f"{name} has no split {split!r}; {choices(split, splits)}")
+        hint = ""
+        if folders and len(splits) == 1 and split in DIVIDED:
+            hint = (
+                f"; config.data.path of the folder {splits[0]!r} itself is divided, 90 % and 10 %"
+            )
+        raise ValueError(f"{name} has no split {split!r}; {choices(split, splits)}{hint}")
 
 
 def choices(word: str, allowed: Sequence[str]) -> str:

@@ -55,7 +55,8 @@ def _locate(source: str, path: str, files: dict[str, list[str]]) -> tuple[str, s
                 return folder, ending
     raise FileNotFoundError(
         f"no {source} at {path}: looked for {wanted[0]}.bin or {wanted[0]} there and in "
-        f"{archive}{binary} and {archive}{python} inside"
+        f"{archive}{binary} and {archive}{python} inside; the binary and the Python version are at "
+        "www.cs.toronto.edu/~kriz/cifar.html"
     )
 
 

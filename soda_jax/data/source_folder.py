@@ -85,7 +85,7 @@ def open_folder(path: str, split: str, image_size: int, channels: int) -> Folder
                 f"{path}: {split_folders[0]!r} holds pictures as {alike[0]!r} does: if it is a "
                 f"class, put all classes into a folder 'train'; if a split, take {alike[0]!r} away"
             )
-        records.check_split(path, split, split_folders)
+        records.check_split(path, split, split_folders, folders=True)
         root, siblings = os.path.join(path, split), split_folders
     else:
         records.check_split(path, split, records.DIVIDED)

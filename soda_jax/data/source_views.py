@@ -102,7 +102,7 @@ def _of_split(path: str, split: str, mark: str) -> tuple[str, list[str], tuple[s
         if f"_{top}".endswith(f"_{name}")
     }
     if splits and split != "all":
-        records.check_split(path, split, sorted({*splits.values()}))
+        records.check_split(path, split, sorted({*splits.values()}), folders=True)
     named = [top for top, name in splits.items() if name == split]
     if len(named) > 1:
         raise ValueError(

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from soda_jax import page
+from soda_jax.config_schema import ConfigError
 from soda_jax.data.augment import cut
 from soda_jax.evaluation.image_metrics import psnr
 from soda_jax.uses.common import Studio
@@ -22,6 +23,10 @@ MIRRORED = (0.0, 1.0, 1.0, 0.0)
 
 def run(studio: Studio) -> dict:
     """The whole picture, its mirror image and its corners, beside what is there in truth."""
+    if not studio.model.parts.located:
+        raise ConfigError(
+            "config.views.located = False: this model was not told of places, so it can't zoom"
+        )
     noise = np.arange(len(studio.z))
 
     def drawn(box: tuple[float, ...]) -> np.ndarray:
