@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
     if command == "compare":
         from soda_jax.compare import compare
 
-        compare([existing_workdir(path) for path in arguments.of.split(",")], workdir)
+        compare([existing_workdir(path.strip()) for path in arguments.of.split(",")], workdir)
         return 0
     if arguments.config:
         config = load(arguments.config, overrides)
@@ -125,7 +125,10 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int | None:
                 preemption.listen()  # JAX has put a listener in its place
         from soda_jax.pretrain import pretrain
 
-        pretrain(config, workdir, dry_run=arguments.dry_run)
+        try:
+            pretrain(config, workdir, dry_run=arguments.dry_run)
+        finally:
+            preemption.end()
     elif command == "compile":
         os.environ["JAX_PLATFORMS"] = "cpu"  # there is no TPU and no GPU here
         from soda_jax.compile import compile_for

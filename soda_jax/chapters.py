@@ -24,9 +24,14 @@ class ChaptersFailed(ValueError):
 
 
 def folder_of(workdir: str, kind: str, step: int, weights: str) -> pathlib.Path:
-    """workdir/<kind>/<step>, made; <step>_raw for weights that aren't averaged."""
+    """`place_of`, made."""
+    return results_folder(str(place_of(workdir, kind, step, weights)))
+
+
+def place_of(workdir: str, kind: str, step: int, weights: str) -> pathlib.Path:
+    """workdir/<kind>/<step>; <step>_raw for weights that aren't averaged."""
     suffix = "" if weights == "ema" else f"_{weights}"
-    return results_folder(workdir, kind, f"{step:08d}{suffix}")
+    return pathlib.Path(workdir, kind, f"{step:08d}{suffix}")
 
 
 def run_chapters(

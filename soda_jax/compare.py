@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from soda_jax import config_schema, experiment, inference, page, pretrained
-from soda_jax.chapters import folder_of
+from soda_jax.chapters import place_of
 from soda_jax.config_schema import ConfigError
 from soda_jax.evaluate import evaluate_model
 from soda_jax.evaluation.frechet import frechet_distance
@@ -76,7 +76,7 @@ def compare(workdirs: Sequence[str], workdir: str) -> str:
       ConfigError: fewer than two runs, or `check_alike` refuses them.
       ChaptersFailed: a suite of a run failed.
     """
-    workdirs = list(dict.fromkeys(path.strip() for path in workdirs))
+    workdirs = list(dict.fromkeys(workdirs))
     if len(workdirs) < 2:
         raise ConfigError("--of needs two runs or more, such as --of=runs/soda,runs/ddae")
     check_alike({path: config_schema.recall(path) for path in workdirs})
@@ -124,7 +124,7 @@ def open_run(workdir: str) -> Run:
     wanted = ["probes", "layers", "semi_supervised"]
     if model.parts.z_size:
         wanted += ["pictures"] + (["disentanglement"] if train.factor_names else [])
-    folder = folder_of(workdir, "evaluation", model.step, config.probe.weights)
+    folder = place_of(workdir, "evaluation", model.step, config.probe.weights)
     held = {name: folder / f"{name}.json" for name in wanted}
     suites = {name: json.loads(x.read_text()) for name, x in held.items() if x.exists()}
     run = Run(config.name, workdir, config, model, suites)
@@ -167,10 +167,11 @@ def check_alike(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
         wanted = "block" if config.model.encoder.variant == "none" else "z"
         if config.cameras.encoding != "none":
             raise ConfigError(f"{path}: a model of views is measured by novel_views, not here")
-        if wanted not in config.probe.features or not config.evaluate.layer_ts:
+        probes = {"lbfgs", "knn"} - {*config.probe.protocols}
+        if wanted not in config.probe.features or not config.evaluate.layer_ts or probes:
             raise ConfigError(
-                f"{path}: config.probe.features must have {wanted!r}, and config.evaluate.layer_ts "
-                "a number, as both are compared"
+                f"{path}: config.probe.features must have {wanted!r}, config.probe.protocols "
+                "'lbfgs' and 'knn', and config.evaluate.layer_ts a number, as these are compared"
             )
     if all(config.model.encoder.variant == "none" for config in configs.values()):
         raise ConfigError("none of these runs has an encoder, on whose features to compare")

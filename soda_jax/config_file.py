@@ -77,7 +77,8 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
     """
 
     def same_name() -> dict[str, Any]:
-        return {n: m for n, m in sys.modules.items() if n.partition(".")[0] == folder.name}
+        names = (folder.name, "configs")
+        return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in names}
 
     aside, path = same_name(), list(sys.path)
     for name in aside:

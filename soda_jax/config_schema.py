@@ -62,6 +62,7 @@ _AT_USE = (  # how it is computed, trained or asked, not what it is
 MODEL = (
     "diffusion.schedule",
     "diffusion.prediction",
+    "diffusion.t_min",
     "data.channels",
     "views.located",
     *(f"views.{side}.{name}" for side in ("source", "target") for name in ("mean", "std")),

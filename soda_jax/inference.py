@@ -329,7 +329,7 @@ def target_pictures(experiment: Experiment, images: np.ndarray) -> np.ndarray:
         pictures = plain(jnp.asarray(some), experiment.target_view)
         return np.asarray(to_uint8(pictures / experiment.farthest))
 
-    parts = range(0, len(images), AT_A_TIME)
+    parts = range(0, max(len(images), 1), AT_A_TIME)
     return np.concatenate([converted(images[start : start + AT_A_TIME]) for start in parts])
 
 

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from soda_jax.data.cameras import Cameras, check_facing, check_lenses, check_poses
+from soda_jax.data.cameras import Cameras, check_facing, check_lenses, check_poses, cropped
 from soda_jax.data.images import to_uint8
 from soda_jax.data.places import Frames, frames_of
 from soda_jax.experiment import Experiment
+
+ENOUGH = 6  # sources of an object, fewer of which may seem to look at one point by chance
 
 
 def pictures(parts: Experiment, images: np.ndarray) -> np.ndarray:
@@ -34,19 +36,28 @@ def views(
     images = np.asarray(images)
     if images.ndim != 5 or not images.shape[1]:
         raise ValueError(f"views must be [n k h w c] with k > 0 sources, not {list(images.shape)}")
-    n, k, *shape = images.shape
-    images = pictures(parts, images.reshape(n * k, *shape)).reshape(n, k, *shape)
+    n, k, height, width = images.shape[:4]
+    flat = pictures(parts, images.reshape(n * k, *images.shape[2:]))
+    images = flat.reshape(n, k, *flat.shape[1:])
     seen = cameras(parts, seen, (n, k), "sources")
-    for number, poses in enumerate(seen.pose):
-        check_facing(poses, f"sources of object {number}")
+    seen = Cameras(seen.pose, cropped(seen.intrinsics, height, width))
     mask = np.ones((n, k), bool) if source_mask is None else np.asarray(source_mask, bool)
     if mask.shape != (n, k) or not mask.any(1).all():
         raise ValueError(f"source_mask must be [{n} {k}], and keep a source of each object")
+    for number, poses in enumerate(seen.pose):
+        if mask[number].sum() >= ENOUGH:
+            check_facing(poses[mask[number]], f"sources of object {number}")
     return images, seen, mask
 
 
-def cameras(parts: Experiment, seen: Cameras, lead: tuple[int, ...], name: str) -> Cameras:
-    """Cameras float32, one for each picture of `lead`; a pose must be a rotation and a place."""
+def cameras(
+    parts: Experiment, seen: Cameras, lead: tuple[int, ...], name: str, given: bool = True
+) -> Cameras:
+    """Cameras float32, one for each picture of `lead`; a pose must be a rotation and a place.
+
+    Those that were made of others aren't `given`, so only their shape is looked at: the product of
+    two rotations that are right to few digits may not be.
+    """
     if parts.cameras is None:
         raise ValueError(f"{name}: this model was trained without cameras (cameras.encoding)")
     if seen is None:
@@ -57,8 +68,9 @@ def cameras(parts: Experiment, seen: Cameras, lead: tuple[int, ...], name: str) 
             f"{name}: cameras of shapes {list(pose.shape)} and {list(lens.shape)}; expected "
             f"{[*lead, 4, 4]} and {[*lead, 4]}: one for each picture"
         )
-    check_poses(pose.reshape(-1, 4, 4), name)
-    check_lenses(lens.reshape(-1, 4), name)
+    if given:
+        check_poses(pose.reshape(-1, 4, 4), name)
+        check_lenses(lens.reshape(-1, 4), name)
     return Cameras(pose, lens)
 
 

@@ -15,9 +15,11 @@ from soda_jax.exit_codes import INTERRUPTED, PREEMPTED
 GRACE_SECONDS = 25.0
 # SLURM and systemd send the signal twice: so soon after the first it is the same request.
 AGAIN_SECONDS = 5.0
+TWICE_SECONDS = 1.0  # of Ctrl-C: a terminal's, and that which mpirun or uv hands on
 
 _requested = threading.Event()
 _interrupted = threading.Event()
+_terminated = threading.Event()
 _pipe: list[int] = []
 
 
@@ -30,7 +32,9 @@ class Interrupted(Preempted):
 
 
 def listen() -> None:
-    """From here on SIGTERM and SIGINT are requests; another one ends the process. Main thread only.
+    """From here on SIGTERM and Ctrl-C are requests; another one, later, ends the process.
+
+    Main thread only. A SIGINT that is ignored, as in the background of a script, stays so.
 
     To be called again after `jax.distributed.initialize`, which puts a listener in its place.
     """
@@ -42,7 +46,8 @@ def listen() -> None:
     # such as a compilation, where Python's own handlers wait.
     signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def requested() -> bool:
@@ -50,22 +55,33 @@ def requested() -> bool:
     return _requested.is_set()
 
 
+def end() -> None:
+    """Ctrl-C means again what it means to Python."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def stopped(step: int) -> Preempted:
-    """What a run ends with that was asked to stop, and has saved this step."""
-    kind = Interrupted if _interrupted.is_set() else Preempted
+    """What a run ends with that was asked to stop, and has saved this step.
+
+    Of several processes only those that Ctrl-C reached were interrupted.
+    """
+    kind = Preempted if _terminated.is_set() or not _interrupted.is_set() else Interrupted
     return kind(f"stopped after step {step}, which is saved; the same command goes on from there")
 
 
 def _watch() -> None:
-    asked = None
+    asked = interrupted = None
     while True:
         signals = os.read(_pipe[0], 64)
         if signal.SIGINT in signals:
-            if _interrupted.is_set():
+            if interrupted is None:
+                interrupted = time.monotonic()
+                _interrupted.set()
+                _requested.set()
+                _tell("Ctrl-C: stopping after this step, to save it; once more ends at once")
+            elif time.monotonic() > interrupted + TWICE_SECONDS:
                 os._exit(INTERRUPTED)
-            _interrupted.set()
-            _requested.set()
-            _tell("Ctrl-C: stopping after this step, to save it; once more ends at once")
         if signal.SIGTERM not in signals:
             continue
         if asked is not None:
@@ -73,6 +89,7 @@ def _watch() -> None:
                 os._exit(PREEMPTED)
             continue
         asked = time.monotonic()
+        _terminated.set()
         _requested.set()
         threading.Thread(target=_end_after_grace, daemon=True).start()
         _tell("SIGTERM: stopping after this step")

@@ -125,6 +125,7 @@ class Pretrained:
         numbers = np.arange(len(z)) if noise is None else np.asarray(noise)
         if numbers.shape != (len(z),) or numbers.dtype.kind not in "iu":
             raise ValueError(f"noise must be {len(z)} integers, one for each code, not {noise}")
+        numbers = numbers.astype(np.int32, casting="same_kind")
         if x_T is not None:
             options = INVERTIBLE | options
             x_T = np.asarray(x_T, np.float32)
@@ -134,7 +135,7 @@ class Pretrained:
                 )
         if seen is not None:
             lead = (len(z),) if shares is None else np.shape(shares)
-            seen = inputs.cameras(self.parts, seen, lead, "seen")
+            seen = inputs.cameras(self.parts, seen, lead, "seen", given=False)
         if boxes is not None:
             seen = inputs.frames(self.parts, boxes, len(z))
         options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
@@ -200,6 +201,8 @@ class Pretrained:
         Raises:
           ValueError: as `encode_views`.
         """
+        if targets is None:
+            raise ValueError("targets: no cameras; there must be one for each picture")
         n, m = np.shape(targets.pose)[:2]
         fuse = self.parts.cameras is not None and self.parts.cameras.fusion == "predictions"
         if fuse and not null:

@@ -66,6 +66,8 @@ def test_what_does_not_compare_is_refused_before_anything_is_measured(runs, tmp_
         check_alike(configs("--config.probe.features=('pooled',)"))
     with pytest.raises(ConfigError, match="none of these runs has an encoder"):
         check_alike({"runs/a": smoke(*ALONE), "runs/b": smoke(*ALONE)})
+    with pytest.raises(ConfigError, match="config.probe.protocols 'lbfgs' and 'knn'"):
+        check_alike(configs("--config.probe.protocols=('lbfgs',)"))
     check_alike(configs("--config.probe.draws=3"))
 
 

@@ -48,6 +48,7 @@ def shared_experiments():
         key = config_schema.to_json(config), None if devices is None else tuple(devices)
         if key not in built:
             built[key] = build(config, devices, training)
+        experiment.make_mesh(config, devices, training)  # it may not suit what asks for it now
         return built[key]
 
     with pytest.MonkeyPatch.context() as patch:

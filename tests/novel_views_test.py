@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import soda_jax
-from soda_jax import config_schema, experiment, pretrained
+from soda_jax import config_schema, experiment, inputs, pretrained
 from soda_jax.applications.orbit import beside, orbit, stand
 from soda_jax.applications.reconstruct import under_code
 from soda_jax.config_schema import ConfigError, load
@@ -210,12 +210,30 @@ def test_wrong_sources_and_cameras_are_named(model, posed):
     lens[2, 1, 0] = 0
     with pytest.raises(ValueError, match="sources: the lens of view 7 has"):
         model.encode_views(pictures, Cameras(seen.pose, lens))
-    mixed = seen.pose.copy()
-    mixed[1, 2] = cameras.to_opencv(mixed[1, 2], "opengl")
-    with pytest.raises(ValueError, match="sources of object 1: 1 of 3 cameras look away"):
-        model.encode_views(pictures, Cameras(mixed, seen.intrinsics))
+    many = ring(np.full(6, 1.0))
+    many[4] = cameras.to_opencv(many[4], "opengl")
+    lens, images = np.full((1, 6, 4), 0.5), np.zeros((1, 6, 16, 16, 3), np.uint8)
+    mixed = Cameras(many[None], lens)
+    with pytest.raises(ValueError, match="sources of object 0: 1 of 6 cameras look away.*view 4"):
+        inputs.views(model.parts, images, mixed, None)
+    inputs.views(model.parts, images, mixed, np.arange(6)[None] != 4)  # it isn't looked at
+    with pytest.raises(ValueError, match="targets: no cameras"):
+        model.novel_views(pictures, seen, None)
     with pytest.raises(ValueError, match="first source can't be left out"):
         model.encode_views(pictures, seen, np.tile([False, True, True], (8, 1)))
+
+
+def test_views_that_are_not_square_are_cut_with_their_lenses(model, posed):
+    pictures, seen = posed
+    wide = np.concatenate([pictures[:, :, :, :3] * 0, pictures, pictures[:, :, :, :5] * 0], axis=3)
+    # In pixels the focal length stays; the centre is 3 columns further right, then 4 further left.
+    lens, moved = seen.intrinsics.copy(), seen.intrinsics.copy()
+    lens[..., 0] *= 16 / 24
+    lens[..., 2] = (lens[..., 2] * 16 + 3) / 24
+    moved[..., 2] -= 1 / 16
+    found = model.encode_views(wide, Cameras(seen.pose, lens))
+    expected = model.encode_views(wide[:, :, :, 4:20], Cameras(seen.pose, moved))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,9 @@ import os, signal, time
 from soda_jax import exit_codes, preemption
 preemption.listen()
 os.kill(os.getpid(), signal.SIGINT)
-time.sleep(0.5)
+time.sleep(0.2)
+os.kill(os.getpid(), signal.SIGINT)  # as mpirun hands it on
+time.sleep(1.0)
 print(preemption.requested(), exit_codes.exit_code(preemption.stopped(3)), flush=True)
 os.kill(os.getpid(), signal.SIGINT)
 time.sleep(10)

@@ -44,6 +44,13 @@ def intrinsics_of(matrix: np.ndarray, height: float, width: float) -> np.ndarray
     return (np.stack(parts, -1) / (width, height, width, height)).astype(np.float32)
 
 
+def cropped(intrinsics: np.ndarray, height: float, width: float) -> np.ndarray:
+    """Intrinsics [... 4] of the middle square that pictures are cut to."""
+    scale = np.array([width, height] * 2) / min(height, width)
+    offset = np.array([0, 0, (scale[0] - 1) / 2, (scale[1] - 1) / 2])
+    return (intrinsics * scale - offset).astype(np.float32)
+
+
 def intrinsics_of_angle(degrees: float) -> np.ndarray:
     """Intrinsics [4] of a square picture that sees this angle from edge to edge."""
     focal = 0.5 / np.tan(np.radians(degrees) / 2)
@@ -144,8 +151,8 @@ def check_lenses(intrinsics: np.ndarray, name: str) -> None:
 def check_facing(pose: np.ndarray, name: str) -> None:
     """Refuses poses around one object of which some look away from it: another convention.
 
-    Judged are cameras whose optical axes nearly meet, if most do, and three or more; of others
-    nothing can be said, and nothing is.
+    Judged are cameras whose optical axes nearly meet, if nine in ten do, and three or more; of
+    others nothing can be said, and nothing is.
 
     Args:
       pose: [n 4 4] world from camera.
@@ -162,7 +169,7 @@ def check_facing(pose: np.ndarray, name: str) -> None:
     along = (to_point * forward).sum(-1, keepdims=True)
     missed = np.linalg.norm(to_point - along * forward, axis=-1)
     judged = missed <= 0.2 * np.linalg.norm(to_point, axis=-1)
-    if judged.sum() < max(3, len(pose) / 2):
+    if judged.sum() < max(3, 0.9 * len(pose)):
         return
     away = judged & (along[:, 0] < 0)
     if away.sum() == judged.sum():

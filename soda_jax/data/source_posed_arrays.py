@@ -8,7 +8,7 @@ import numpy as np
 from soda_jax.data import cameras, images, records
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.source_arrays import check_factors, check_labels
-from soda_jax.data.source_views import check_cameras, cropped
+from soda_jax.data.source_views import check_cameras
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,7 +55,7 @@ def open_posed_arrays(path: str, split: str, image_size: int, channels: int) -> 
         )
     poses = cameras.to_opencv(poses, str(arrays.get("convention", "opencv")))
     poses = np.broadcast_to(poses, (n, v, 4, 4))
-    intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+    intrinsics = cameras.cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     seen = Cameras(poses, np.broadcast_to(intrinsics, (n, v, 4)))
     divided = arrays.get("split")
     if divided is not None and divided.shape != (n,):

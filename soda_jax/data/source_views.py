@@ -16,6 +16,7 @@ from soda_jax.data.source_folder import ENDINGS, SPLIT_FOLDERS, FolderSource
 # A folder is an object's where it holds this.
 MARKS = {"nmr": "cameras.npz", "srn": "pose", "transforms": "transforms.json"}
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")  # as COLMAP names it
+STRAIGHT = 0.005  # of the focal length: about half a pixel of 100
 
 
 class PosedObject(NamedTuple):
@@ -195,7 +196,7 @@ def _read_nmr(root: str, folder: str) -> PosedObject:
     intrinsics = np.stack([lens[:, 0, 0], lens[:, 1, 1]], -1) / 2
     centre = (lens[:, :2, 2] + 1) / 2
     whole = np.concatenate([intrinsics, centre], -1)
-    whole = cropped(whole, *images.size_of(os.path.join(root, files[0])))
+    whole = cameras.cropped(whole, *images.size_of(os.path.join(root, files[0])))
     return PosedObject(folder, files, Cameras(_last_row(poses), whole))
 
 
@@ -208,7 +209,7 @@ def _read_srn(root: str, folder: str) -> PosedObject:
     height, width = lens[-2:]
     matrix = np.array([[lens[0], 0, lens[1]], [0, lens[0], lens[2]], [0, 0, 1]])
     try:
-        intrinsics = cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+        intrinsics = cameras.cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     except ValueError as error:
         raise ValueError(f"{place}/intrinsics.txt: {error}") from error
     poses = []
@@ -256,12 +257,6 @@ def _lens_of_frame(path: str, held: dict, size: tuple[int, int]) -> np.ndarray:
     """Intrinsics [4] from the fields of a transforms.json."""
     if "FISHEYE" in str(held.get("camera_model", "")).upper():
         raise ValueError(f"{path}: a camera with a fisheye lens; only pinhole cameras are read")
-    bent = [name for name in DISTORTION if held.get(name)]
-    if bent:
-        raise ValueError(
-            f"{path}: the lens distorts ({', '.join(f'{name} = {held[name]}' for name in bent)}); "
-            "only pinhole cameras are read: undistort the pictures first, and write 0 there"
-        )
     try:
         height, width = float(held.get("h", size[0])), float(held.get("w", size[1]))
         if "fl_x" in held:
@@ -272,10 +267,27 @@ def _lens_of_frame(path: str, held: dict, size: tuple[int, int]) -> np.ndarray:
             raise ValueError("no camera_angle_x and no fl_x: pictures without a camera")
         focal_y = float(held.get("fl_y", focal))
         x, y = float(held.get("cx", width / 2)), float(held.get("cy", height / 2))
+        bent = {name: float(held[name]) for name in DISTORTION if held.get(name)}
+        if bent and (shift := _bend(bent, x / focal, y / focal_y)) > STRAIGHT:
+            told = ", ".join(f"{name} = {value:g}" for name, value in bent.items())
+            raise ValueError(
+                f"the lens distorts ({told}), by {shift:.1%} of the focal length in a corner; only "
+                "pinhole cameras are read: undistort the pictures first, and write 0 there"
+            )
         matrix = np.array([[focal, 0, x], [0, focal_y, y], [0, 0, 1]])
-        return cropped(cameras.intrinsics_of(matrix, height, width), height, width)
+        return cameras.cropped(cameras.intrinsics_of(matrix, height, width), height, width)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _bend(bent: dict[str, float], x: float, y: float) -> float:
+    """How far a lens shifts what is seen at (x, y), in focal lengths (OpenCV's model)."""
+    k1, k2, k3, k4, p1, p2 = (bent.get(name, 0.0) for name in DISTORTION)
+    square = x * x + y * y
+    radial = square * (k1 + square * (k2 + square * (k3 + square * k4)))
+    along_x = x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x)
+    along_y = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
+    return float(np.hypot(along_x, along_y))
 
 
 def _last_row(poses: list[np.ndarray]) -> np.ndarray:
@@ -285,13 +297,6 @@ def _last_row(poses: list[np.ndarray]) -> np.ndarray:
         last = np.broadcast_to(np.eye(4, dtype=np.float32)[3:], (len(poses), 1, 4))
         poses = np.concatenate([poses, last], axis=1)
     return poses
-
-
-def cropped(intrinsics: np.ndarray, height: float, width: float) -> np.ndarray:
-    """Intrinsics of the middle square that pictures are cut to."""
-    scale = np.array([width, height] * 2) / min(height, width)
-    offset = np.array([0, 0, (scale[0] - 1) / 2, (scale[1] - 1) / 2])
-    return (intrinsics * scale - offset).astype(np.float32)
 
 
 def _numbers(path: str) -> tuple[float, ...]:

@@ -198,7 +198,8 @@ def draw_orbits(views: Views, folder) -> str | None:
     paths = np.stack([orbit(every[i], config.orbit_frames) for i in around])
     some = Cameras(*(part[around] for part in views.source_cameras))
     lens = np.broadcast_to(some.intrinsics[:, :1], (*paths.shape[:2], 4))
-    drawn = views.model.novel_views(views.sources[around], some, Cameras(paths, lens))
+    seed = views.model.parts.config.sample.seed
+    drawn = views.model.novel_views(views.sources[around], some, Cameras(paths, lens), seed=seed)
     scale = max(1, LEGIBLE_SIZE // drawn.shape[2])
     save_gif(folder / "orbit.gif", [grid([frame], scale) for frame in np.swapaxes(drawn, 0, 1)])
     return "orbit.gif"

@@ -148,6 +148,8 @@ def test_a_posed_picture_is_not_turned_and_a_frame_has_its_own_lens(tmp_path):
     path.write_text(json.dumps(held))
     lens = opened("transforms", tmp_path).cameras(np.arange(4)).intrinsics[:, 0]
     np.testing.assert_allclose(lens, (FOCAL + np.arange(4)) / SIZE, rtol=1e-6)
+    path.write_text(json.dumps(held | {"k1": 1e-3, "p2": -1e-4}))  # less than shows
+    assert len(opened("transforms", tmp_path)) == VIEWS
     for fields, said in (
         ({"camera_model": "OPENCV_FISHEYE"}, "fisheye"),
         ({"camera_angle_x": 0, "frames": held["frames"][:0]}, "no frames"),
@@ -268,6 +270,15 @@ def test_a_picture_of_nmr_without_a_number_is_named(tmp_path):
     Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "cup" / "image" / "mean.png")
     with pytest.raises(ValueError, match="mean.png has no number"):
         opened("nmr", tmp_path)
+
+
+def test_other_cameras_of_an_npz_are_other_data(tmp_path):
+    def fingerprint(focal):
+        matrix = np.array([[focal, 0, SIZE / 2], [0, focal, SIZE / 2], [0, 0, 1]])
+        np.savez(tmp_path / "x.npz", images=pictures(0)[None], cam2world=poses(0)[None], K=matrix)
+        return opened("posed_arrays", tmp_path / "x.npz").fingerprint
+
+    assert fingerprint(FOCAL) == fingerprint(FOCAL) != fingerprint(2 * FOCAL)
 
 
 def test_other_cameras_are_other_data(layout, tmp_path):
