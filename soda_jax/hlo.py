@@ -7,9 +7,10 @@ from collections.abc import Iterator
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}  # others have 4
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|\w+_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(r"\b(body|condition|calls|to_apply|\w+_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch|called)_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONSTANT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 # Not the cost analysis' "optimal_seconds": those of a large step were negative (libtpu 0.0.42).
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
@@ -20,20 +21,29 @@ _GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})")
 def lines_run(hlo: str) -> Iterator[tuple[str, int]]:
     """Each instruction, and how often a call of the program runs it.
 
-    What a loop calls runs as often as the loop is known to; of branches each is taken to run.
+    What a loop calls runs as often as the compiler says, or as the one number says that its
+    condition compares with; else once. Of branches each is taken to run.
     """
-    owner, lines, callers = "", [], {}
+    owner, lines, limits = "", [], {}
     for line in hlo.splitlines():
         if header := _HEADER.match(line):
             owner = header[1]
             continue
         lines.append((owner, line))
-        trips = _TRIPS.search(line)
+        if limit := _CONSTANT.search(line):
+            limits.setdefault(owner, []).append(int(limit[1]))
+    callers = {}
+    for owner, line in lines:
         called = _CALLED.findall(line)
         for names in _BRANCHES.findall(line):
-            called += [name.strip(" %") for name in names.split(",")]
-        for name in called:
-            callers.setdefault(name, []).append((owner, int(trips[1]) if trips else 1))
+            called += [("", name.strip(" %")) for name in names.split(",")]
+        known = _TRIPS.search(line)
+        own = [
+            limit for kind, name in called if kind == "condition" for limit in limits.get(name, ())
+        ]
+        trips = int(known[1]) if known else own[0] if len(own) == 1 else 1
+        for _, name in called:
+            callers.setdefault(name, []).append((owner, trips))
     times = {}
 
     def runs(name: str) -> int:
