@@ -125,7 +125,9 @@ class Pretrained:
         numbers = np.arange(len(z)) if noise is None else np.asarray(noise)
         if numbers.shape != (len(z),) or numbers.dtype.kind not in "iu":
             raise ValueError(f"noise must be {len(z)} integers, one for each code, not {noise}")
-        numbers = numbers.astype(np.int32, casting="same_kind")
+        if numbers.min() < 0 or numbers.max() > np.iinfo(np.int32).max:
+            raise ValueError("noise: its numbers lie between 0 and 2147483647")
+        numbers = numbers.astype(np.int32)
         if x_T is not None:
             options = INVERTIBLE | options
             x_T = np.asarray(x_T, np.float32)

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from soda_jax import experiment, pretrained
+from soda_jax.chapters import place_of
 from soda_jax.data.sources import Source, num_classes
 from soda_jax.evaluation.few_shot import few_label_probe
 from soda_jax.evaluation.knn import knn
@@ -36,8 +37,8 @@ def probe(config: ml_collections.ConfigDict, workdir: str) -> list[dict]:
     was selected (never on the test set), how many labels it had.
     """
     model = pretrained.restore(config, workdir, weights=config.probe.weights)
-    suffix = "" if config.probe.weights == "ema" else f"_{config.probe.weights}"
-    path = results_folder(workdir, "probe") / f"{model.step:08d}{suffix}.json"
+    results_folder(workdir, "probe")
+    path = place_of(workdir, "probe", model.step, config.probe.weights).with_suffix(".json")
     splits = [experiment.open_data(model.parts, split) for split in ("train", "test")]
     rows = measure(model, *splits, config.probe.protocols, config.probe.labels_per_class)
     write_json(path, rows)
