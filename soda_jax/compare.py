@@ -286,15 +286,12 @@ def frechet(runs: Sequence[Run], judge: Run) -> dict[str, str]:
     chosen, others = (
         shuffled(np.arange(len(source)), judge.config.seed)[:count] for source in (test, train)
     )
-
-    def features(pictures: np.ndarray) -> np.ndarray:
-        return judge.model.features(lambda rows: pictures[rows], len(pictures))["pooled"]
-
-    real = features(inference.target_pictures(judge.model.parts, train.images(others)))
+    pooled = judge.model.pooled
+    real = pooled(inference.target_pictures(judge.model.parts, train.images(others)))
     distances = {}
     for run in runs:
         drawn = run.model.reconstruct(test.images(chosen), seed=run.config.sample.seed)
-        distance = frechet_distance(features(drawn), real, allow_few=True)
+        distance = frechet_distance(pooled(drawn), real, allow_few=True)
         distances[run.name] = f"{distance.value:.3g}"
     return distances
 

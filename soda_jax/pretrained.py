@@ -53,6 +53,11 @@ class Pretrained:
             **self.in_batches(),
         )
 
+    def pooled(self, images: np.ndarray) -> np.ndarray:
+        """What the encoder pools [n d] of uint8 pictures [n h w c]: what Fréchet distances here
+        are measured on."""
+        return self.features(lambda rows: images[rows], len(images))["pooled"]
+
     def features_of(self, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The same of pictures of a source, with their cameras if the model needs to know them."""
         return self.features(

@@ -122,13 +122,9 @@ def pairwise(model: Pretrained) -> dict[str, Measure]:
 
 def extractors(model: Pretrained) -> dict[str, Measure]:
     """name -> pictures uint8 [n h w c] -> features [n d]; Inception where its file is given."""
-
-    def own(images: np.ndarray) -> np.ndarray:
-        return model.features(lambda indices: images[indices], len(images))["pooled"]
-
     path = model.parts.config.evaluate.inception_path
     if not path:
-        return {OWN: Measure(own, {})}
+        return {OWN: Measure(model.pooled, {})}
     network, apply = inception.load(path), jax.jit(inception.features)
 
     def published(images: np.ndarray) -> np.ndarray:
@@ -141,7 +137,7 @@ def extractors(model: Pretrained) -> dict[str, Measure]:
 
     weights = network.protocol["weights"]
     protocol = network.protocol | {"published": weights["published"]}
-    return {OWN: Measure(own, {}), "Inception-v3": Measure(published, protocol)}
+    return {OWN: Measure(model.pooled, {}), "Inception-v3": Measure(published, protocol)}
 
 
 def show(values: dict, folder) -> list[str]:

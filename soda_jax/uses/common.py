@@ -124,7 +124,7 @@ class Studio:
         found = picture_attributes(pictures)
         if self._reader is not None:
             fitted, mean, std = self._reader
-            x = self._pooled(lambda rows: pictures[rows], len(pictures))
+            x = self.model.pooled(pictures)
             x = logistic_regression.standardize(x, mean, std)
             logits = x @ np.asarray(fitted.kernel[0]).T + np.asarray(fitted.bias[0])[None]
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -143,7 +143,7 @@ class Studio:
             return None
         chosen = self.some_of(self.train, READER_EXAMPLES)
         labels = self.train.labels(chosen)
-        x = self._pooled(self.targets_of(self.train, chosen), len(chosen))
+        x = self.model.features(self.targets_of(self.train, chosen), len(chosen))["pooled"]
         mean, std = logistic_regression.standardization(x)
         fitted = logistic_regression.fit(
             jnp.asarray(logistic_regression.standardize(x, mean, std)),
@@ -157,6 +157,3 @@ class Studio:
     def targets_of(self, source: Source, chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """rows -> the chosen pictures at the denoiser's size, made when they are asked for."""
         return lambda rows: inference.target_pictures(self.model.parts, source.images(chosen[rows]))
-
-    def _pooled(self, images_fn: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-        return self.model.features(images_fn, count)["pooled"]

@@ -31,12 +31,9 @@ def run(studio: Studio) -> dict:
         "training pictures": trained_on,
     }
 
-    def pooled(pictures: np.ndarray) -> np.ndarray:
-        return model.features(lambda rows: pictures[rows], len(pictures))["pooled"]
-
-    of_real = pooled(real)
+    of_real = model.pooled(real)
     distances = {
-        name: frechet_distance(pooled(pictures), of_real, allow_few=True).value
+        name: frechet_distance(model.pooled(pictures), of_real, allow_few=True).value
         for name, pictures in sets.items()
     }
 
