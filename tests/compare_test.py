@@ -18,6 +18,8 @@ FEW = (
     "--config.evaluate.graph_examples=200", "--config.evaluate.labels_per_class=(10,)",
     "--config.probe.draws=1", "--config.evaluate.layer_ts=(0.1,)",
     "--config.probe.protocols=('lbfgs', 'knn')",
+    # One level: each run here compiles its own step and all that measures it.
+    "--config.model.denoiser.multipliers=(1,)", "--config.model.denoiser.attention_levels=()",
 )  # fmt: skip
 ALONE = (
     "--config.model.encoder.variant=none", "--config.probe.features=('block',)",

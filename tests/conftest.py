@@ -27,6 +27,18 @@ def programs_are_freed():
     gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Files compile many of the same programs: once is enough, for what they start, too.
+
+    Each process of xdist has its own: JAX doesn't write them in one piece.
+    """
+    folder = str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """The folder of real pictures: $SODA_JAX_TEST_DATA, or shared/data beside the checkout."""

@@ -38,21 +38,6 @@ def smoke(*overrides):
     return load(str(ROOT / "configs" / "smoke.py"), overrides)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The same step is compiled by every run here: once is enough, for subprocesses too."""
-    saved = (
-        jax.config.jax_compilation_cache_dir,
-        jax.config.jax_persistent_cache_min_compile_time_secs,
-    )
-    folder = str(tmp_path_factory.mktemp("xla"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", saved[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", saved[1])
-
-
 @pytest.fixture(scope="module")
 def compilations():
     """The last step that was logged when a program was compiled, or taken from the cache."""

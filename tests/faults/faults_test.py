@@ -2,27 +2,19 @@
 
 import os
 
-import jax
 import pytest
 
 from tests.faults import corrupted, killed, mutated, poisoned
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
+def every_run_compiles_the_same(compilation_cache):
     """The library that strikes is loaded by every process of a run, and does nothing unasked."""
-    cache = str(tmp_path_factory.mktemp("xla"))
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    saved = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (cache, 0.0), strict=True):
-        jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAULTS_CACHE", cache)
+        patch.setenv("FAULTS_CACHE", compilation_cache)
         if library := killed.shim():
             patch.setenv("LD_PRELOAD", str(library))
         yield
-    for name, value in zip(names, saved, strict=True):
-        jax.config.update(name, value)
 
 
 def check(result, at_least):
