@@ -15,7 +15,7 @@ Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
 Hardware:  one CPU core, or two (144 pictures a second, by the benchmark of the step)
 Time:      46 minutes on one core, at 107 pictures a second (126 to 140 since, by the benchmark of
            the step)
-Reaches:   linear 68.6 (z, mean of seeds 0, 1, 2), kNN 59.0 (seed 0)
+Reaches:   linear 68.6 (z, mean of seeds 0, 1, 2), kNN 58.8
 
 Presets besides, without the recipe: full_plain, FutureXiang/soda as closely as is known, whose
 speed the benchmarks measure; cpu_plain, the CPU's before the trials, beside which the other
