@@ -19,6 +19,8 @@ import time
 
 import figures
 
+from soda_jax.config_schema import differences, load, recall
+
 COLUMNS = ("seed", "pictures", "minutes", "z", "pooled", "loss", "null z", "shuffled z", "rank")
 TABLE = "| {:<28} |" + " {:>10} |" * len(COLUMNS)
 
@@ -48,10 +50,10 @@ def measure(workdir: pathlib.Path, config: str, overrides: list[str]) -> dict:
     """One trial: pictures seen, minutes of training, accuracies in percent, losses."""
     kept = workdir / "trial.json"
     if kept.exists():
-        found = json.loads(kept.read_text())
-        if found["made with"] != [config, *overrides]:
-            sys.exit(f"{workdir}: made with {' '.join(found['made with'])}; choose another name")
-        return found
+        # Its words don't tell: what a preset stands for changes.
+        if other := differences(recall(str(workdir)), load(config, overrides)):
+            sys.exit(f"{workdir} is of another config ({'; '.join(other)}); choose another name")
+        return json.loads(kept.read_text())
     begin = time.monotonic()
     run("pretrain", f"--config={config}", f"--workdir={workdir}", *overrides)
     minutes = (time.monotonic() - begin) / 60
@@ -67,7 +69,6 @@ def measure(workdir: pathlib.Path, config: str, overrides: list[str]) -> dict:
     last = {key: value for line in lines for key, value in line.items()}
     saved = json.loads((workdir / "config.json").read_text())
     found = {
-        "made with": [config, *overrides],
         "pictures": last["step"] * saved["train"]["batch_size"],
         "minutes": minutes,
         "loss": last.get("loss_with_code/z"),

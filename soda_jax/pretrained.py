@@ -59,7 +59,7 @@ class Pretrained:
         return self.features(lambda rows: images[rows], len(images))["pooled"]
 
     def features_of(self, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The same of pictures of a source, with their cameras if the model needs to know them."""
+        """As `features`, of pictures of a source, with cameras if the model needs to know them."""
         return self.features(
             lambda rows: inference.as_seen(self.parts, source, indices[rows]), len(indices)
         )

@@ -29,7 +29,7 @@ def programs_are_freed():
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Files compile many of the same programs: once is enough, for what they start, too.
+    """Files compile many of the same programs: once is enough.
 
     Each process of xdist has its own: JAX doesn't write them in one piece.
     """

@@ -11,7 +11,7 @@ from tests.faults import corrupted, killed, mutated, poisoned
 def every_run_compiles_the_same(compilation_cache):
     """The library that strikes is loaded by every process of a run, and does nothing unasked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAULTS_CACHE", compilation_cache)
+        patch.setenv("FAULTS_CACHE", f"{compilation_cache}/faults")
         if library := killed.shim():
             patch.setenv("LD_PRELOAD", str(library))
         yield
