@@ -7,7 +7,7 @@ One block of `configs/cifar10.py:full_plain` at 16x16: the projection to q, k an
 as it runs.
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import figures
 import jax
@@ -17,10 +17,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from soda_jax.array_types import Array
 from soda_jax.compile import computing_seconds
-from soda_jax.models.layers import attend
 from soda_jax.tpu_slices import tpu_slice
 
 TOKENS, CHANNELS = 256, 256
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    return jax.nn.dot_product_attention(q, k, v)
 
 
 def half_scores(q: Array, k: Array, v: Array) -> Array:
@@ -30,17 +33,28 @@ def half_scores(q: Array, k: Array, v: Array) -> Array:
     return jnp.einsum("bnts,bsnh->btnh", shares, v)
 
 
+def in_slabs(count: int) -> Callable[[Array, Array, Array], Array]:
+    """Slabs of pictures one after another, whose scores are made again in the backward pass."""
+
+    def attend(*heads: Array) -> Array:
+        slabs = tuple(x.reshape(count, -1, *x.shape[1:]) for x in heads)
+        out = jax.lax.map(lambda slab: jax.checkpoint(attention)(*slab), slabs)
+        return out.reshape(heads[0].shape)
+
+    return attend
+
+
 def main() -> None:
     arguments, _ = figures.parse(figures.parser(__doc__, topology="v5e:1x1", batch_size="512"))
     where, b = tpu_slice(arguments.topology), int(arguments.batch_size)
     whole = NamedSharding(Mesh(np.array(where.devices[:1]), ("data",)), PartitionSpec())
     rows = []
     for name, form, head_size in (
-        ("as it is", attend, 64),
-        ("heads of 128", attend, 128),
+        ("as it is", attention, 64),
+        ("heads of 128", attention, 128),
         ("bfloat16 scores", half_scores, 64),
-        ("scores made again backward", jax.checkpoint(attend), 64),
-        *((f"{b // n} pictures at a time", partial(attend, parts=n), 64) for n in (8, 16, 32, 64)),
+        ("scores made again backward", jax.checkpoint(attention), 64),
+        *((f"{b // n} pictures at a time", in_slabs(n), 64) for n in (8, 16, 32, 64)),
     ):
 
         def loss(x, kernel, form=form, head_size=head_size):

@@ -111,8 +111,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.denoiser.head_size = 64  # channels of an attention head [D]
     # of self-attention: xla | cudnn, in one kernel, on NVIDIA's GPUs; elsewhere it is xla too [D]
     config.model.denoiser.attention_kernel = "xla"
-    # of a batch, one after another, each's weights made again in the backward pass: less memory [D]
-    config.model.denoiser.attention_parts = 1
     config.model.denoiser.dropout = 0.1  # [R]
     # Between levels: strided convolution | residual block [D]
     config.model.denoiser.resample = "strided"

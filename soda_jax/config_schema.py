@@ -55,8 +55,7 @@ CHANGEABLE = (
 _AT_USE = (  # how it is computed, trained or asked, not what it is
     "model.dtype", "model.encoder.t", "model.bottleneck.penalty_weight",
     "model.bottleneck.section_drop_rate", "model.bottleneck.latent_drop_rate",
-    "model.denoiser.attention_kernel", "model.denoiser.attention_parts", "model.denoiser.dropout",
-    "model.denoiser.zero_init",
+    "model.denoiser.attention_kernel", "model.denoiser.dropout", "model.denoiser.zero_init",
     "cameras.max_sources", "cameras.targets", "cameras.fusion", "cameras.mirror_prob",
     "cameras.field_of_view",
 )  # fmt: skip

@@ -113,8 +113,7 @@ class Denoiser(nn.Module):
       attention_levels: levels with self-attention after each block; mid_attention: in the middle.
       cross_attention_levels: levels whose blocks also attend to the sections of z, so that nothing
         but z gets in; the middle does with the last level [P: that it helps; D: its tokens].
-      head_size: channels of an attention head; attention_kernel, attention_parts: see
-        `layers.attend`.
+      head_size: channels of an attention head; attention_kernel: see `layers.attend`.
       resample: "strided" (a strided convolution; nearest neighbour and a convolution), or
         "residual" (a modulated block that changes the resolution; on the way up it shares the
         section of the block before it [D]).
@@ -138,7 +137,6 @@ class Denoiser(nn.Module):
     cross_attention_levels: tuple[int, ...] = ()
     head_size: int = 64
     attention_kernel: str = "xla"
-    attention_parts: int = 1
     dropout: float = 0.1
     resample: str = "strided"
     rescale: bool = True
@@ -195,8 +193,7 @@ class Denoiser(nn.Module):
 
         def attention(h, name):
             sizes = (self.head_size, self.rescale, self.zero_init)
-            how = (self.attention_kernel, self.attention_parts)
-            return Attention(*sizes, *how, self.dtype, name=name)(h)
+            return Attention(*sizes, self.attention_kernel, self.dtype, name=name)(h)
 
         tokens = None
         if self.cross_attention_levels and z is not None:

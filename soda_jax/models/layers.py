@@ -1,7 +1,6 @@
 """Parts that the networks share: initialisers, norms, time encoding, attention, resampling."""
 
 import importlib.util
-import math
 from functools import partial
 from typing import Any
 
@@ -134,20 +133,12 @@ class TimeEmbedding(nn.Module):
         return nn.Dense(self.features, kernel_init=truncated_normal, name="linear1")(h)
 
 
-def attend(q: Array, k: Array, v: Array, kernel: str = "xla", parts: int = 1) -> Array:
+def attend(q: Array, k: Array, v: Array, kernel: str) -> Array:
     """softmax(q k / sqrt d) v of [b n heads d], softmax in float32.
 
     kernel: "cudnn" never writes the n x n products to memory; it takes bfloat16, on a GPU that has
     cuDNN. Elsewhere, and for "xla", they are arrays.
-    parts: so many parts of the batch one after another, whose products are made again in the
-    backward pass; fewer where b doesn't divide into as many.
     """
-    parts = math.gcd(parts, len(q))
-    if parts > 1:
-        # A part takes every parts-th picture, so it lies on all devices, as the batch does.
-        split = [jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for x in (q, k, v)]
-        one = jax.checkpoint(partial(attend, kernel=kernel))
-        return jnp.moveaxis(jax.lax.map(lambda part: one(*part), split), 0, 1).reshape(q.shape)
     attention = jax.nn.dot_product_attention
     installed = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
     if kernel == "xla" or not installed:
@@ -176,7 +167,6 @@ class Attention(nn.Module):
     rescale: bool
     zero_init: bool
     kernel: str = "xla"
-    parts: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -187,7 +177,7 @@ class Attention(nn.Module):
         heads = (b, height * width, c // self.head_size, self.head_size)
         h = GroupNorm(name="norm")(x).astype(self.dtype)
         q, k, v = jnp.split(conv(3 * c, 1, "qkv", self.dtype)(h), 3, axis=-1)
-        h = attend(q.reshape(heads), k.reshape(heads), v.reshape(heads), self.kernel, self.parts)
+        h = attend(q.reshape(heads), k.reshape(heads), v.reshape(heads), self.kernel)
         out_init = nn.initializers.zeros if self.zero_init else truncated_normal
         h = conv(c, 1, "out", self.dtype, out_init)(h.reshape(b, height, width, c))
         return residual_sum(x, h, self.rescale)

@@ -1,14 +1,10 @@
 """Which section of z reaches which block, shown through gradients; the geometry; the variances."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from soda_jax import hlo
 from soda_jax.models.bottleneck import section_sizes
 from soda_jax.models.denoiser import (
     Denoiser,
@@ -16,7 +12,7 @@ from soda_jax.models.denoiser import (
     num_sections,
     section_of_block,
 )
-from soda_jax.models.layers import attend, from_patches, own_places, to_patches
+from soda_jax.models.layers import from_patches, own_places, to_patches
 
 TINY = dict(width=8, head_size=4, dropout=0.0, zero_init=False, mid_attention=False)
 
@@ -243,28 +239,6 @@ def test_the_fused_kernel_of_a_gpu_is_plain_attention_elsewhere():
     )
     assert np.abs(expected).max() > 0
     np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("parts", [4, 6])  # 6 don't divide 8 pictures: as many as do, 2
-def test_attention_in_parts_is_attention_and_stays_on_its_device(parts):
-    q, k, v = (jax.random.normal(jax.random.key(i), (8, 5, 2, 4)) for i in range(3))
-
-    def loss(parts, *heads):
-        return jnp.sin(attend(*heads, parts=parts)).sum()
-
-    # Parts of two pictures, one of each device.
-    split = NamedSharding(Mesh(jax.devices()[:2], ("data",)), PartitionSpec("data"))
-    step = jax.jit(
-        jax.value_and_grad(partial(loss, parts), (0, 1, 2)),
-        in_shardings=split,
-        out_shardings=(None, split),
-    )
-    found = step(q, k, v)
-    expected = jax.jit(jax.value_and_grad(partial(loss, 1), (0, 1, 2)))(q, k, v)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
-    program = step.lower(q, k, v).compile().as_text()
-    assert " while(" in program
-    assert set(hlo.collectives(program)) == {"all-reduce"}  # the loss alone
 
 
 def test_a_located_denoiser_is_told_nothing_as_it_is_told_of_the_source_itself():
