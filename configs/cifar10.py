@@ -99,8 +99,8 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     # 32,000 pictures), and what is drawn from it is 1.2 dB nearer to the picture (one seed).
     config.diffusion.schedule = "cosine"
     # Not here: sources in colours that don't tell (views.source.jitter_prob=.8, grayscale_prob=.2),
-    # under the inverted schedule 2 points more by neighbours and with ten labels after an hour, .3
-    # where it was to be decided, and wrong colours in what is drawn.
+    # 2 points more by neighbours and with ten labels under the inverted schedule (three seeds), none
+    # under cosine (one), and wrong colours in what is drawn.
 
 
 def cpu(config: ml_collections.ConfigDict) -> None:
