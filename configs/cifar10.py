@@ -98,8 +98,8 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     # Under SODA's inverted one [P] z has 2.1 points less after an hour (three seeds; .7 after
     # 32,000 pictures), and what is drawn from it is 1.2 dB nearer to the picture (one seed).
     config.diffusion.schedule = "cosine"
-    # Not here: sources in colours that don't tell (views.source.jitter_prob=.8, grayscale_prob=.2),
-    # 2 points more by neighbours and with ten labels under the inverted schedule (three seeds), none
+    # Not here: sources in colours that don't tell (views.source.jitter_prob=.8, grayscale_prob=.2):
+    # 2 points by neighbours and with ten labels under the inverted schedule (three seeds), none
     # under cosine (one), and wrong colours in what is drawn.
 
 
