@@ -9,7 +9,10 @@ from tests.faults import corrupted, killed, mutated, poisoned
 
 @pytest.fixture(scope="module", autouse=True)
 def every_run_compiles_the_same(compilation_cache):
-    """The library that strikes is loaded by every process of a run, and does nothing unasked."""
+    """Once, where no other test reads it: what is killed may leave half a program there.
+
+    The library that strikes is loaded by every process of a run, and does nothing unasked.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAULTS_CACHE", f"{compilation_cache}/faults")
         if library := killed.shim():
