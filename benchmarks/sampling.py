@@ -3,7 +3,7 @@
     python benchmarks/sampling.py --workdir=runs/digits [--guidance_scale=0.3]
 
 The same codes and the same noise under each sampler, spacing and number of steps; beside it the
-distance to the converged solution, DPM-Solver++ with --converged steps, in dB of PSNR over all
+distance to the converged solution, UniPC with --converged steps, in dB of PSNR over all
 pictures, and pictures a second. Under guidance an evaluation is one pass of twice the pictures, and
 a second table says what is left of it where only the t of an interval are guided, with as many
 evaluations as the longest row above: the cosine between the code that was given and the code of the
@@ -31,9 +31,11 @@ SOLVERS = (
     ("dpm_solver", "rho"),
     ("ddim", "balanced"),
     ("dpm_solver", "balanced"),
+    ("unipc", "log_snr"),
+    ("unipc", "balanced"),
 )
 BEST = {
-    "sampler": "dpm_solver",
+    "sampler": "unipc",
     "spacing": "balanced",
     "eta": 0.0,
     "guidance_interval": (0.0, 1.0),

@@ -199,10 +199,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.batch_size = 64  # pictures drawn at a time
     config.sample.weights = "ema"  # ema | raw
     config.sample.num_images = 16  # of the test split, from the first on
-    config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | heun
+    config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | unipc | heun
     config.sample.num_steps = 100  # [R]
     # steps uniform in t | log_snr | rho, EDM's | balanced: log_snr, closer where signal and noise
-    # are alike, for few steps [D]
+    # are alike, for few steps, best by unipc [D]
     config.sample.spacing = "t"
     config.sample.eta = 0.0  # 0: DDIM, 1: DDPM, which is the paper's sampler [P]
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]

@@ -167,7 +167,7 @@ FIELDS = {
     "sample.batch_size": BATCH,
     "sample.weights": WEIGHTS,
     "sample.num_images": POSITIVE,
-    "sample.sampler": one_of("ddim", "dpm_solver", "heun"),
+    "sample.sampler": one_of("ddim", "dpm_solver", "unipc", "heun"),
     "sample.num_steps": whole(1, 100_000),
     "sample.spacing": one_of("t", "log_snr", "rho", "balanced"),
     "sample.eta": SHARE,

@@ -14,7 +14,7 @@ from soda_jax.diffusion.process import Process
 _EVEN = {
     "log_snr": lambda log_snr: log_snr,
     "rho": lambda log_snr: -jnp.exp(-log_snr / 14.0),
-    "balanced": lambda log_snr: log_snr - 8.0 * jnp.arctan(jnp.exp(-0.5 * log_snr)),
+    "balanced": lambda log_snr: log_snr - 64.0 * jnp.arctan(jnp.exp((2.0 - log_snr) / 4.0)),
 }
 SPACINGS = ("t", *_EVEN)
 
@@ -39,8 +39,9 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
       process: gives t_min and the schedule.
       num_steps: s, at least 1.
       spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; "rho", in the seventh
-        root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr less eight
-        times the angle arctan(sigma / alpha), so closest where signal and noise are alike [D].
+        root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr with a density
+        of steps of 1 + 8 sech((log_snr - 2) / 4), so closest where signal and noise are alike;
+        of those that were tried it serves networks of three schedules best [D].
 
     Raises:
       ValueError: num_steps below 1, or an unknown spacing.

@@ -1,4 +1,4 @@
-"""From noise to a picture: DDIM to DDPM, DPM-Solver++(2M), Heun.
+"""From noise to a picture: DDIM to DDPM, DPM-Solver++(2M), UniPC, Heun.
 
 The last step of each sampler returns the network's prediction of x_0: the least noisy level is not
 clean (sigma is .142 there under the inverted schedule).
@@ -11,7 +11,7 @@ from soda_jax.array_types import Array, DenoiseFn
 from soda_jax.diffusion.levels import make_levels, predict
 from soda_jax.diffusion.process import Process
 
-SAMPLERS = ("ddim", "dpm_solver", "heun")
+SAMPLERS = ("ddim", "dpm_solver", "unipc", "heun")
 
 _INITIAL_NOISE = 2**31 - 1  # folded into a picture's key for x_T; the steps fold in 0, 1, 2, ...
 
@@ -48,9 +48,11 @@ def sample(
       sampler: "ddim" (Song et al. 2021, eq. 12); "dpm_solver", DPM-Solver++(2M) (Lu et al. 2022,
         algorithm 2), whose first and last steps are of first order, and which does best with the
         spacing "balanced"; where it replaces the integral over the line through two predictions by
-        h / 2 times the slope, that integral is taken exactly [D]; "heun", of second order (Karras
-        et al. 2022, algorithm 1), but on x as a function of the angle arctan(sigma / alpha), whose
-        derivative is v. [D]
+        h / 2 times the slope, that integral is taken exactly [D]; "unipc", the same with each step
+        made anew, at no further call, over the line to the prediction at its end (the corrector
+        UniC-1 of Zhao et al. 2023, algorithm 1, under the predictor UniP-2; the integrals exact,
+        too [D]); "heun", of second order (Karras et al. 2022, algorithm 1), but on x as a function
+        of the angle arctan(sigma / alpha), whose derivative is v. [D]
       eta: of "ddim" alone: 0 adds no noise, 1 is the ancestral sampling of DDPM.
       keys: [b] random keys, one for each picture, needed where eta > 0: a picture doesn't depend
         on the batch that it is in.
@@ -74,10 +76,11 @@ def sample(
 
     if sampler == "ddim":
         x_0, trajectory = _ddim(predict_at, levels, x_T, eta, keys, return_trajectory)
-    elif sampler == "dpm_solver":
-        x_0, trajectory = _dpm_solver(predict_at, levels, x_T, return_trajectory)
-    else:
+    elif sampler == "heun":
         x_0, trajectory = _heun(predict_at, levels, x_T, return_trajectory)
+    else:
+        corrected = sampler == "unipc"
+        x_0, trajectory = _multistep(predict_at, levels, x_T, corrected, return_trajectory)
     return (x_0, trajectory) if return_trajectory else x_0
 
 
@@ -129,28 +132,37 @@ def _ddim(predict, levels, x_T, eta, keys, keep):
     return jax.lax.scan(step, x_T, jnp.arange(levels.t.size - 1))
 
 
-def _dpm_solver(predict, levels, x_T, keep):
-    # Weight of the last change of x_0, with h half the step in log SNR:
-    #   int_0^h u e^(u - h) du / int_0^h e^(u - h) du = h / (1 - e^-h) - 1, over the h before it;
-    # 0 in the first and last step, and after a step that stays on the floor of its schedule.
-    h = 0.5 * jnp.diff(levels.log_snr)
-    last, h = h[:-2], h[1:-1]
+def _multistep(predict, levels, x_T, corrected, keep):
+    # Where a step in log SNR of 2 h begins at x_0 = 0 and ends at x_0 = 1, it goes as under
+    #   int_0^h u / h e^(u - h) du / int_0^h e^(u - h) du = 1 / (1 - e^-h) - 1 / h
+    # throughout: `inside`. By the line through x_0 at its begin and at the step before it goes as
+    # under `beyond` times the last change of x_0: 0 in the first and last step, and after a step
+    # that stays on the floor of its schedule.
+    h = 0.5 * jnp.diff(levels.log_snr)[:-1]
     small = h < 1e-2  # the closed form would lose its digits
-    exact = jnp.where(small, 0.5 * h, h / -jnp.expm1(-jnp.where(small, 1.0, h)) - 1.0)
-    moved = last > 0.0
-    change = jnp.pad(jnp.where(moved, exact / jnp.where(moved, last, 1.0), 0.0), 1)
+    divisor = jnp.where(small, 1.0, h)
+    inside = jnp.where(small, 0.5, 1.0 / -jnp.expm1(-divisor) - 1.0 / divisor)
+    last, moved = h[:-1], h[:-1] > 0.0
+    beyond = jnp.where(moved, inside[1:] * h[1:] / jnp.where(moved, last, 1.0), 0.0)
+    inside, beyond = jnp.pad(inside, (0, 1)), jnp.pad(beyond, 1)
+
+    def follow(x, index, x_0):
+        ratio = levels.sigma[index + 1] / levels.sigma[index]
+        return ratio * x + (levels.alpha[index + 1] - ratio * levels.alpha[index]) * x_0
 
     def step(carry, index):
-        x, last_x_0 = carry
+        x, last_x, last_x_0 = carry
         x_0, _ = predict(x, index)
-        extrapolated = x_0 + change[index] * (x_0 - last_x_0)
-        alpha, sigma = levels.alpha[index + 1], levels.sigma[index + 1]
-        ratio = sigma / levels.sigma[index]
-        x = ratio * x + (alpha - ratio * levels.alpha[index]) * extrapolated
-        return (x, x_0), (x_0 if keep else None)
+        change = x_0 - last_x_0
+        if corrected:
+            before = jnp.maximum(index - 1, 0)
+            again = follow(last_x, before, last_x_0 + inside[before] * change)
+            x = jnp.where(index == 0, x, again)
+        new = follow(x, index, x_0 + beyond[index] * change)
+        return (new, x, x_0), (x_0 if keep else None)
 
-    start = (x_T, jnp.zeros_like(x_T))
-    (x, _), trajectory = jax.lax.scan(step, start, jnp.arange(levels.t.size - 1))
+    start = (x_T, x_T, jnp.zeros_like(x_T))
+    (x, _, _), trajectory = jax.lax.scan(step, start, jnp.arange(levels.t.size - 1))
     return x, trajectory
 
 
