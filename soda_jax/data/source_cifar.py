@@ -1,12 +1,10 @@
 """CIFAR-10 and CIFAR-100 from the published files, binary or Python batches (Krizhevsky 2009)."""
 
-import io
 import os
-import pickle
 
 import numpy as np
 
-from soda_jax.data import images, records
+from soda_jax.data import images, records, restricted_pickle
 
 # sub-folder in the archive, files of each split, key of the labels in the Python batches
 CIFAR10_FILES = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
@@ -14,7 +12,7 @@ CIFAR100_FILES = {"train": ["train"], "test": ["test"]}
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-MAX_BATCH_BYTES = 500_000_000
+PICKLE = "CIFAR batch"
 
 
 def open_cifar(
@@ -72,7 +70,7 @@ def _read_binary(path: str, is_10: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_python(path: str, is_10: bool) -> tuple[np.ndarray, np.ndarray]:
-    batch = restricted_unpickle(path)
+    batch = restricted_pickle.load(path, PICKLE)
     data = _entry(batch, "data", path)
     labels = _entry(batch, "labels" if is_10 else "fine_labels", path)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,)):
@@ -89,7 +87,7 @@ def _cifar100_names(folder: str) -> tuple[str, ...] | None:
         with open(text, encoding="utf-8") as file:
             return tuple(file.read().split())
     if os.path.isfile(meta):
-        names = _entry(restricted_unpickle(meta), "fine_label_names", meta)
+        names = _entry(restricted_pickle.load(meta, PICKLE), "fine_label_names", meta)
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     return None
 
@@ -100,39 +98,3 @@ def _entry(batch: object, key: str, path: str) -> object:
         if isinstance(batch, dict) and name in batch:
             return batch[name]
     raise ValueError(f"{path}: no {key!r} inside: not a CIFAR batch")
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    if encoding.replace("-", "") != "latin1":
-        raise pickle.UnpicklingError(f"the encoding {encoding!r} is not allowed")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, and from no other global than numpy's own reconstructors."""
-
-    def find_class(self, module: str, name: str) -> object:
-        module = module.replace("numpy.core", "numpy._core")
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) == ("numpy._core.multiarray", "_reconstruct"):
-            return np.empty(0).__reduce_ex__(2)[0]
-        if (module, name) == ("numpy._core.numeric", "_frombuffer"):
-            return np.empty(1).__reduce_ex__(5)[0]
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data never needs")
-
-
-def restricted_unpickle(path: str) -> object:
-    """Reads a pickle of plain containers and arrays; one that asks for any code is a ValueError."""
-    if os.path.getsize(path) > MAX_BATCH_BYTES:
-        raise ValueError(f"{path}: too large for a CIFAR batch")
-    with open(path, "rb") as file:
-        stream = io.BytesIO(file.read())
-    try:
-        return _ArrayUnpickler(stream, encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise ValueError(f"{path}: refused as a CIFAR batch: {error}") from error

