@@ -221,7 +221,7 @@ def decode_step(experiment: Experiment, **overrides: Any) -> Callable[..., Array
         shares=None,
     ) -> Array:
         follow = experiment.timed and images is not None and x_T is None
-        keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
+        keys = _noise_keys(seed, indices)
         x_0 = decode(
             experiment.model,
             experiment.process,
@@ -262,14 +262,15 @@ def invert_step(experiment: Experiment, *, num_steps: int, spacing: str) -> Call
 
 
 def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bool) -> Callable:
-    """(variables, z [b z], x_t, first [], seen) -> (x_t, uint8 [b h w c]): a part of a run of DDIM.
+    """A part of a run of "ddim".
 
-    Steps first to first + count - 1 of num_steps, and the picture as it is seen after them. Guided
-    as the config says, from noise; or without guidance, from an x_T of `invert_step`.
+    (variables, z [b z], x_t, seed [], first [], seen) -> (x_t, uint8 [b h w c]): steps first to
+    first + count - 1 of num_steps, and the picture as it is seen after them. From noise of the
+    seed, with guidance and eta as the config says; or with neither, from an x_T of `invert_step`.
     """
     guidance = experiment.config.sample
 
-    def steps(variables, z: Array, x_t: Array, first: Array, seen=None) -> tuple[Array, Array]:
+    def steps(variables, z: Array, x_t: Array, seed: Array, first: Array, seen=None):
         rays = target_rays(experiment, len(z), seen)
         x_t, x_0 = ddim_steps(
             under_code(
@@ -285,6 +286,8 @@ def watch_step(experiment: Experiment, *, num_steps: int, count: int, guided: bo
             first,
             count=count,
             num_steps=num_steps,
+            eta=guidance.eta if guided else 0.0,
+            keys=_noise_keys(seed, jnp.arange(len(z))),
             clip=experiment.farthest if guided else 0.0,
             spacing="t" if guided else "log_snr",
         )
@@ -311,10 +314,14 @@ def noise_step(experiment: Experiment) -> Callable[[Array, Array], Array]:
     """(seed [], indices [b]) -> x_T [b h w c], the noise that `decode_step` starts from."""
 
     def noise(seed: Array, indices: Array) -> Array:
-        keys = rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
-        return initial_noise(keys, experiment.target_shape)
+        return initial_noise(_noise_keys(seed, indices), experiment.target_shape)
 
     return jax.jit(noise)
+
+
+def _noise_keys(seed: Array, indices: Array) -> Array:
+    """[b] keys of all noise that a picture is drawn from."""
+    return rngs.per_example(rngs.stream(rngs.root(seed), "x_T"), indices)
 
 
 def to_uint8(x_0: Array) -> Array:

@@ -115,7 +115,7 @@ class Playground:
         x_t = first.x_T if keeps_noise else self._noise(seed, np.arange(1))
         watch = self._watch[not keeps_noise]
         for step in range(0, self._num_steps, CHUNK):
-            x_t, picture = watch(self._model.variables, z[None], x_t, step, seen)
+            x_t, picture = watch(self._model.variables, z[None], x_t, seed, step, seen)
             done = min(step + CHUNK, self._num_steps)
             yield {"step": done, "of": self._num_steps, "picture": as_url(np.asarray(picture)[0])}
 

@@ -93,10 +93,12 @@ def ddim_steps(
     *,
     count: int,
     num_steps: int,
+    eta: float = 0.0,
+    keys: Array | None = None,
     clip: float = 1.0,
     spacing: str = "t",
 ) -> tuple[Array, Array]:
-    """Some steps of a run of DDIM (eta 0), so that it can be watched: (x, prediction of x_0).
+    """Some steps of a run of "ddim", so that it can be watched: (x, prediction of x_0).
 
     Steps first, first + 1, ..., first + count - 1 of the num_steps that `sample` makes; steps
     beyond the last change nothing. All of them, one after the other, give what `sample` gives.
@@ -107,7 +109,7 @@ def ddim_steps(
         x, seen = carry
         inside = jnp.minimum(index, num_steps - 1)
         x_0, epsilon = predict(denoise_fn, process, x, levels, inside, clip)
-        new = levels.alpha[inside + 1] * x_0 + levels.sigma[inside + 1] * epsilon
+        new = _ddim_step(levels, x_0, epsilon, inside, eta, keys)
         kept = index < num_steps
         return (jnp.where(kept, new, x), jnp.where(kept, x_0, seen)), None
 
@@ -118,19 +120,22 @@ def ddim_steps(
 def _ddim(predict, levels, x_T, eta, keys, keep):
     def step(x, index):
         x_0, epsilon = predict(x, index)
-        alpha, sigma = levels.alpha[index + 1], levels.sigma[index + 1]
-        if eta == 0:
-            x = alpha * x_0 + sigma * epsilon
-        else:
-            # Share of the next level's noise that is drawn anew: the variance of
-            # q(x_s | x_t, x_0) is sigma_s^2 (1 - SNR_t / SNR_s).
-            fresh = -(eta**2) * jnp.expm1(levels.log_snr[index] - levels.log_snr[index + 1])
-            noise = _normal(keys, index, x.shape[1:])
-            mixed = jnp.sqrt(1.0 - fresh) * epsilon + jnp.sqrt(fresh) * noise
-            x = alpha * x_0 + sigma * mixed
-        return x, (x_0 if keep else None)
+        return _ddim_step(levels, x_0, epsilon, index, eta, keys), (x_0 if keep else None)
 
     return jax.lax.scan(step, x_T, jnp.arange(levels.t.size - 1))
+
+
+def _ddim_step(levels, x_0, epsilon, index, eta, keys):
+    """x at the next level."""
+    alpha, sigma = levels.alpha[index + 1], levels.sigma[index + 1]
+    if eta == 0:
+        return alpha * x_0 + sigma * epsilon
+    # Share of the next level's noise that is drawn anew: the variance of q(x_s | x_t, x_0) is
+    # sigma_s^2 (1 - SNR_t / SNR_s).
+    fresh = -(eta**2) * jnp.expm1(levels.log_snr[index] - levels.log_snr[index + 1])
+    noise = _normal(keys, index, x_0.shape[1:])
+    mixed = jnp.sqrt(1.0 - fresh) * epsilon + jnp.sqrt(fresh) * noise
+    return alpha * x_0 + sigma * mixed
 
 
 def _multistep(predict, levels, x_T, corrected, keep):

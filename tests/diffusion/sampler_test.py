@@ -402,15 +402,15 @@ def test_wrong_choices_are_refused_and_the_right_ones_named(arguments, named):
         sampler.sample(_gaussian(process), process, jnp.zeros((2, 1, 1, 1)), **arguments)
 
 
-def test_a_run_that_is_watched_ends_where_the_whole_one_does():
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_run_that_is_watched_ends_where_the_whole_one_does(eta):
     process = Process(NOISES["inverted_cosine"])
     denoise_fn, x_T = _gaussian(process), jax.random.normal(jax.random.key(5), (2, 4, 4, 3))
-    whole, trajectory = sampler.sample(
-        denoise_fn, process, x_T, num_steps=7, return_trajectory=True
-    )
+    noise = {"num_steps": 7, "eta": eta, "keys": _keys(2)}
+    whole, trajectory = sampler.sample(denoise_fn, process, x_T, **noise, return_trajectory=True)
     x, seen = x_T, []
     for first in range(0, 7, 3):  # the last three go beyond the end
-        x, x_0 = sampler.ddim_steps(denoise_fn, process, x, first, count=3, num_steps=7)
+        x, x_0 = sampler.ddim_steps(denoise_fn, process, x, first, count=3, **noise)
         seen.append(x_0)
     np.testing.assert_allclose(x, whole, atol=1e-5)
     np.testing.assert_allclose(jnp.stack(seen), trajectory[jnp.array([2, 5, 6])], atol=1e-5)
