@@ -15,7 +15,7 @@ Command:   export XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=
 Hardware:  one CPU core, or two (144 pictures a second, by the benchmark of the step)
 Time:      46 minutes on one core, at 107 pictures a second (126 to 140 since, by the benchmark of
            the step)
-Reaches:   linear 68.6 (z, mean of seeds 0, 1, 2), kNN 58.8
+Reaches:   linear 69.9 (z, mean of seeds 0, 1, 2), kNN 61.5
 
 Presets besides, without the recipe: full_plain, FutureXiang/soda as closely as is known, whose
 speed the benchmarks measure; cpu_plain, the CPU's before the trials, beside which the other
@@ -96,7 +96,7 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     config.views.located = True
     # Under SODA's inverted one [P] z has 2.1 points less after an hour (three seeds; .7 after
     # 32,000 pictures) where shift is 2, and what is drawn from it is nearer to the picture. With
-    # base's shift of 1 cosine has as much weak noise as strong, and z 1.4 points more.
+    # base's shift of 1 cosine has as much weak noise as strong, and z 1.3 points more.
     config.diffusion.schedule = "cosine"
     # Ancestral sampling, as the paper's [P]: along DDIM's paths every tenth picture is noise.
     config.sample.eta = 1.0
