@@ -10,7 +10,7 @@ from soda_jax.compare import check_alike, compare, differing, has, learned, open
 from soda_jax.config_schema import ConfigError, load
 from soda_jax.pretrain import pretrain
 
-pytestmark = pytest.mark.usefixtures("shared_experiments")
+pytestmark = pytest.mark.usefixtures("shared_experiments", "short_measures")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 FEW = (
     "--config.train.num_steps=1", "--config.train.probe_every=0", "--config.train.diagnose_every=0",

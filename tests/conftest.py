@@ -1,14 +1,32 @@
 """Before JAX is imported: eight CPU devices that aren't there, to test sharding anywhere."""
 
+import functools
 import gc
+import mmap
 import os
 import pathlib
 
+import jaxlib
+
+
+def known(*flags: str) -> list[str]:
+    """Those of XLA's flags that this jaxlib has: one that it hasn't ends the process."""
+    found = []
+    for library in pathlib.Path(jaxlib.__file__).parent.glob("libjax_common.*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
+            found += [flag for flag in flags if text.find(flag.partition("=")[0].encode()) >= 0]
+    return [f"--{flag}" for flag in found]
+
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    # Tests compile more than they compute: level 1 halves the time (level 0 is slower again).
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    flags = [
+        os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8",
+        # Tests compile more than they compute. Each is but a switch, and none is promised to stay.
+        *known("xla_backend_optimization_level=0", "xla_cpu_use_fusion_emitters=false",
+               "xla_cpu_parallel_codegen_split_count=1"),
+    ]  # fmt: skip
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
@@ -47,6 +65,19 @@ def real_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real pictures at {folder}; $SODA_JAX_TEST_DATA names their folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def short_measures():
+    """Where all is measured: the probe of one hidden layer in 30 steps of its 3,000, and pictures
+    for Fréchet distances drawn in 2 of their 10."""
+    from soda_jax import observers, probe
+
+    with pytest.MonkeyPatch.context() as patch:
+        short = functools.partial(probe.PROTOCOLS["mlp"], num_steps=30)
+        patch.setitem(probe.PROTOCOLS, "mlp", short)
+        patch.setattr(observers, "FRECHET_STEPS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from soda_jax.probe import probe
 from soda_jax.report import report
 from soda_jax.sample import sample
 
-pytestmark = pytest.mark.usefixtures("shared_experiments")
+pytestmark = pytest.mark.usefixtures("shared_experiments", "short_measures")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 ALONE = (
     "--config.model.encoder.variant=none", "--config.probe.features=('block',)",

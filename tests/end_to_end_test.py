@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from soda_jax.training import sharding
 from soda_jax.training.checkpoint_reader import CheckpointReader
 from soda_jax.training.metrics import Writer
 
-pytestmark = pytest.mark.usefixtures("shared_experiments")
+pytestmark = pytest.mark.usefixtures("shared_experiments", "short_measures")
 ROOT = pathlib.Path(__file__).parents[1]
 # The observers have tests of their own; each costs a compilation.
 QUIET = ("--config.train.diagnose_every=0", "--config.train.probe_every=0")
@@ -171,8 +172,7 @@ def run_worker(workdir, cache, *words, devices):
     jax.distributed."""
     environment = dict(os.environ)
     environment |= {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=1",
+        "XLA_FLAGS": re.sub(r"(?<=device_count=)\d+", str(devices), os.environ["XLA_FLAGS"]),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "PYTHONPATH": str(ROOT),

@@ -28,6 +28,7 @@ def test_the_same_signal_at_once_is_the_same_request_and_later_ends_the_run():
 CTRL_C = """
 import os, signal, time
 from soda_jax import exit_codes, preemption
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 preemption.listen()
 os.kill(os.getpid(), signal.SIGINT)
 time.sleep(0.2)

@@ -1,6 +1,7 @@
 """A few trials of each fault; `python -m tests.faults.card` makes all of them."""
 
 import os
+import re
 
 import pytest
 
@@ -15,6 +16,8 @@ def every_run_compiles_the_same(compilation_cache):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAULTS_CACHE", f"{compilation_cache}/faults")
+        one_device = re.sub(r"--\S*device_count=\d+", "", os.environ["XLA_FLAGS"])
+        patch.setenv("FAULTS_XLA_FLAGS", one_device)
         if library := killed.shim():
             patch.setenv("LD_PRELOAD", str(library))
         yield

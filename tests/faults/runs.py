@@ -73,7 +73,8 @@ def start(
 
 def child(words: list[str], env: dict[str, str], log: str) -> None:
     heartbeat = env.pop("HEARTBEAT", None)
-    os.environ.update({"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"} | env)
+    flags = os.environ.get("FAULTS_XLA_FLAGS", "")
+    os.environ.update({"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | env)
     descriptor = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
