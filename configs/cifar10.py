@@ -97,7 +97,8 @@ def recipe(config: ml_collections.ConfigDict) -> None:
     # Under SODA's inverted schedule [P] z has 2.1 points less after an hour (three seeds, shift 2;
     # .7 after 32,000 pictures), though what DDIM draws from it is 1.2 dB nearer to the picture (one
     # seed). With base's shift of 1 there is as much weak noise as strong, and z has 1.3 points more
-    # than under 2 (an hour, three seeds).
+    # than under 2 (an hour, three seeds); half of it again has .9 on the validation split (one
+    # seed), less than the point that was asked.
     config.diffusion.schedule = "cosine"
     # Ancestral sampling, as the paper's [P]: of DDIM's pictures 5 of 48 ended as noise (seed 0).
     config.sample.eta = 1.0
