@@ -93,7 +93,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.bottleneck.sections = "layers"  # layers: see denoiser.py; one: all get all of z
     # none | l1 (DRL) | kl: of z, drawn from a normal distribution, from the standard one (VDRL)
     # | barlow: what the codes of a picture's two pairs don't share, and what dimensions of z say
-    # twice (Zbontar et al. 2021); for views.pairs = 2 [D]
+    # twice (Zbontar et al. 2021) | bootstrap: what a small network can't tell from z of the code
+    # that the moving average (optimizer.ema_decay) has of the picture's other pair (as BYOL, Grill
+    # et al. 2020); both for views.pairs = 2 [D]
     config.model.bottleneck.penalty = "none"
     config.model.bottleneck.penalty_weight = 0.0  # beside the mean squared error
     config.model.bottleneck.section_drop_rate = 0.1  # each section of z zeroed, per example [D]

@@ -92,7 +92,7 @@ FIELDS = {
     "model.encoder.code_norm": one_of("none", "batch"),
     "model.encoder.t": SHARE,
     "model.bottleneck.sections": one_of("layers", "one"),
-    "model.bottleneck.penalty": one_of("none", "l1", "kl", "barlow"),
+    "model.bottleneck.penalty": one_of("none", "l1", "kl", "barlow", "bootstrap"),
     "model.bottleneck.penalty_weight": real(0, 1000),
     "model.bottleneck.section_drop_rate": RATE,
     "model.bottleneck.latent_drop_rate": RATE,

@@ -15,6 +15,9 @@ from soda_jax.config_model_rules import (
     multiples_near,
 )
 
+# Penalties that compare the codes of a picture's two pairs.
+OF_TWO_CODES = ("barlow", "bootstrap")
+
 # Where posed sets are to be had, and how DIR, config.data.path, must hold them.
 WHERE = {
     "nmr": "NMR (24 views of 43,783 objects of ShapeNet) is the NMR_Dataset.zip that "
@@ -147,12 +150,15 @@ def _several(values: Values) -> Iterator[Broken]:
     for key in ("views.targets", "views.pairs"):
         if values[key] != 1:
             yield from (Broken(key, f"1 where {where}", "1") for where in hindrances)
-    if values["model.bottleneck.penalty"] != "barlow" or encoder == "none":  # refused elsewhere
+    penalty = values["model.bottleneck.penalty"]
+    if penalty not in OF_TWO_CODES or encoder == "none":  # refused elsewhere
         return
     for where in hindrances:
         yield Broken("model.bottleneck.penalty", f"another where {where}", "'none'")
     if not hindrances and values["views.pairs"] != 2:
-        allowed = "2 for model.bottleneck.penalty = 'barlow', which compares a picture's two codes"
+        allowed = (
+            f"2 for model.bottleneck.penalty = {penalty!r}, which compares a picture's two codes"
+        )
         yield Broken("views.pairs", allowed, "2")
 
 
@@ -236,7 +242,7 @@ def _accumulate(values: Values) -> Iterator[Broken]:
         yield Broken("optimizer.accumulate", f"divides train.batch_size = {batch_size}", nearest)
     compared = {
         "model.encoder.code_norm": values["model.encoder.code_norm"] == "batch",
-        "model.bottleneck.penalty": values["model.bottleneck.penalty"] == "barlow",
+        "model.bottleneck.penalty": values["model.bottleneck.penalty"] in OF_TWO_CODES,
     }
     for key, is_so in compared.items():
         if is_so and batch_size // accumulate < 2:

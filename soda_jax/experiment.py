@@ -24,7 +24,7 @@ from soda_jax.data.views import CameraOptions, Posed, View
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import SCHEDULES
 from soda_jax.models.autoencoder import DiffusionAutoencoder
-from soda_jax.models.bottleneck import Bottleneck
+from soda_jax.models.bottleneck import Bottleneck, Predictor
 from soda_jax.models.denoiser import Denoiser, num_sections, section_of_block
 from soda_jax.models.encoder import Encoder, ResNet
 from soda_jax.models.ncsnpp import NCSNpp
@@ -251,6 +251,7 @@ def make_model(config: ml_collections.ConfigDict) -> DiffusionAutoencoder:
         ),
         denoiser=network,
         code_t=code_t,
+        predictor=Predictor() if bottleneck["penalty"] == "bootstrap" else None,
     )
 
 

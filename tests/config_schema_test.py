@@ -208,6 +208,8 @@ def test_rules_that_two_fields_break():
     assert line == "views.targets = 2: 1 where train.mixup is on (nearest: 1)"
     (line,) = problems_of("model.bottleneck.penalty=barlow")
     assert line.startswith("views.pairs = 1: 2 for model.bottleneck.penalty = 'barlow'")
+    (line,) = problems_of("model.bottleneck.penalty=bootstrap")
+    assert line.startswith("views.pairs = 1: 2 for model.bottleneck.penalty = 'bootstrap'")
     (line,) = problems_of("views.pairs=2", "train.mixup=True")
     assert line == "views.pairs = 2: 1 where train.mixup is on (nearest: 1)"
     (line,) = problems_of("model.bottleneck.penalty=barlow", "train.mixup=True")

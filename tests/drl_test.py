@@ -18,7 +18,7 @@ from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import Linear
 from soda_jax.evaluate import evaluate
 from soda_jax.models.autoencoder import DiffusionAutoencoder
-from soda_jax.models.bottleneck import Bottleneck, redundancy
+from soda_jax.models.bottleneck import Bottleneck, redundancy, unpredicted
 from soda_jax.pretrain import pretrain
 from soda_jax.sample import sample
 from soda_jax.training.objective import training_loss
@@ -164,13 +164,13 @@ class Same(nn.Module):
         return jnp.broadcast_to(z[:, None, None], x_t.shape)
 
 
-def loss_of(mixup=False, **penalty):
+def loss_of(mixup=False, predictor=None, **penalty):
     bottleneck = Bottleneck(1, section_drop_rate=0.0, latent_drop_rate=0.0, **penalty)
-    model = DiffusionAutoencoder(Mean(), bottleneck, Same())
+    model = DiffusionAutoencoder(Mean(), bottleneck, Same(), predictor=predictor)
     x = jax.random.normal(jax.random.key(1), (64, 4, 4, 3))
     process = Process(Linear(), prediction="x_0")
     arguments = ({}, {}, Batch(x, x, None), jax.random.key(0))
-    return float(training_loss(model, process, *arguments, mixup)[0]), np.asarray(x)
+    return float(training_loss(model, process, *arguments, mixup, {})[0]), np.asarray(x)
 
 
 def test_the_penalty_enters_the_loss():
@@ -180,6 +180,11 @@ def test_the_penalty_enters_the_loss():
     np.testing.assert_allclose(penalised - plain, by_hand, rtol=1e-4)
     penalised, _ = loss_of(penalty="barlow", penalty_weight=0.5)
     by_hand = 0.5 * redundancy(x.mean((1, 2))).mean()
+    np.testing.assert_allclose(penalised - plain, by_hand, rtol=1e-4)
+    penalised, _ = loss_of(predictor=jnp.square, penalty="bootstrap", penalty_weight=0.5)
+    z = x.mean((1, 2))
+    neighbours = z[np.arange(64) ^ 1]  # a picture's two pairs are told each other's codes
+    by_hand = 0.5 * unpredicted(jnp.square(z), neighbours).mean()
     np.testing.assert_allclose(penalised - plain, by_hand, rtol=1e-4)
 
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from soda_jax.array_types import Array, Poses
+from soda_jax.models.bottleneck import unpredicted
 
 
 def mean_of_sources(features: Array, source_mask: Array) -> Array:
@@ -20,6 +21,8 @@ class DiffusionAutoencoder(nn.Module):
       encoder: source [b h w c] -> z [b z]; None for a denoiser alone (DDAE), whose z is [b 0].
       bottleneck: drops sections of z in training; None where there is no encoder.
       denoiser: (x_t [b h w c], t [b], z [b z]) -> prediction [b h w c].
+      predictor: z [b z] -> a guess of another encoder's code of the same picture [b z], whose error
+        is a penalty in training; None for none.
 
     Where pictures come with cameras, both networks are also given the encoded ray of each pixel:
     source_rays [b h w r] and target_rays [b h w r]. Then sources may be several, [b k h w c] with
@@ -33,6 +36,7 @@ class DiffusionAutoencoder(nn.Module):
     bottleneck: nn.Module | None
     denoiser: nn.Module
     code_t: float = 0.5
+    predictor: nn.Module | None = None
 
     def encode(
         self,
@@ -78,16 +82,22 @@ class DiffusionAutoencoder(nn.Module):
         train: bool = False,
         poses: Poses | None = None,
         augmentation: Array | None = None,
+        other_z: Array | None = None,
     ) -> tuple[Array, Array]:
         """The prediction [b h w c] under the sources' own code, and that code z [b z].
 
-        Where there are poses, x_t and t may be [b*n ...]: n targets of each code.
+        Where there are poses, x_t and t may be [b*n ...]: n targets of each code. other_z [b z] is
+        what the predictor is to guess.
         """
         if self.encoder is None:
             z = self.encode(source)
         else:
             rays = (None, None) if poses is None else (poses.source_rays, poses.source_mask)
             z = self.bottleneck.code(self._encoded(source, train, *rays, t), train)
+        if self.predictor is not None:
+            guess = self.predictor(z)
+            if other_z is not None:
+                self.bottleneck.penalise(unpredicted(guess, other_z))
         codes = jnp.repeat(z, x_t.shape[0] // z.shape[0], axis=0)
         target_rays = None if poses is None else poses.target_rays
         return self.denoise(x_t, t, codes, None, train, target_rays, augmentation), z

@@ -44,7 +44,14 @@ def draw_section_mask(
     return sections & latent
 
 
-def redundancy(z: Array, epsilon: float = 1e-6) -> Array:
+def standardised(codes: Array, epsilon: float = 1e-6) -> Array:
+    """Codes [b ...] with mean 0 and variance 1 over the batch, in float32."""
+    codes = codes.astype(jnp.float32)
+    codes = codes - codes.mean(0, keepdims=True)
+    return codes * jax.lax.rsqrt(jnp.square(codes).mean(0, keepdims=True) + epsilon)
+
+
+def redundancy(z: Array) -> Array:
     """How far codes [2b z], those of a picture's two pairs neighbours, are from agreeing: [z].
 
     Of the correlations c [z z] between the first codes and the second, over pictures: for each
@@ -52,13 +59,31 @@ def redundancy(z: Array, epsilon: float = 1e-6) -> Array:
     2021, with lambda = 1 / z [D]). 0 where both codes of a picture are the same and no dimension
     says what another does. The scale of z doesn't change it: a code can't agree by being small.
     """
-    codes = z.astype(jnp.float32).reshape(-1, 2, z.shape[-1])
-    codes = codes - codes.mean(0, keepdims=True)
-    codes = codes * jax.lax.rsqrt(jnp.square(codes).mean(0, keepdims=True) + epsilon)
+    codes = standardised(z.reshape(-1, 2, z.shape[-1]))
     correlations = codes[:, 0].T @ codes[:, 1] / len(codes)
     own = jnp.diagonal(correlations)
     others = jnp.square(correlations).mean(1) - jnp.square(own) / z.shape[-1]
     return jnp.square(1 - own) + others
+
+
+def unpredicted(prediction: Array, z: Array) -> Array:
+    """Squared error of predictions [b z] of codes [b z] that are standardised over the batch: [z].
+
+    1 is what knowing nothing of a picture costs, in every dimension, whatever its scale.
+    """
+    return jnp.square(prediction.astype(jnp.float32) - standardised(z)).mean(0)
+
+
+class Predictor(nn.Module):
+    """A code z [b z] -> a guess of another of the same picture, by one hidden layer of `width`."""
+
+    width: int = 512  # [D]
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        h = nn.LayerNorm(name="norm")(z.astype(jnp.float32))
+        h = nn.gelu(nn.Dense(self.width, name="hidden")(h))
+        return nn.Dense(z.shape[-1], name="out")(h)
 
 
 class Bottleneck(nn.Module):
@@ -70,7 +95,8 @@ class Bottleneck(nn.Module):
       penalty: of z in training, sown into the collection "penalties". A mean over the batch: "l1",
         the sum of its absolute values (DRL); "kl", of its normal distribution from the standard
         one, where the encoder gives mean and log variance (VDRL). "barlow": `redundancy`, a mean
-        over z, of a batch that holds each picture twice. "none".
+        over z, of a batch that holds each picture twice; "bootstrap": `unpredicted`, likewise, of
+        what the model's predictor guesses from it (the model calls `penalise`). "none".
     """
 
     num_sections: int

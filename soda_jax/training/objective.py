@@ -25,11 +25,15 @@ def training_loss(
     batch: Batch,
     key: Array,
     mixup: bool = False,
+    average: PyTree | None = None,
 ) -> tuple[Array, PyTree]:
     """The training loss of a batch, a scalar, and the new batch_stats.
 
     mixup: sources are mixed with their neighbours' by a share from U(0, 1), of which twice is the
     weight of the loss (DRL's option [R]; the release draws neighbours by a permutation).
+    average: {"params", "batch_stats"}, averaged, whose code of a source's neighbour, the picture's
+    other pair, the model's predictor is to guess from z, where the model has one (BYOL, Grill et
+    al. 2020): no gradient goes through it.
     """
     source = batch.source
     if mixup:
@@ -40,6 +44,10 @@ def training_loss(
     t = process.draw_t(rngs.stream(key, "t"), b, each=b // source.shape[0])
     epsilon = jax.random.normal(rngs.stream(key, "epsilon"), batch.target.shape)
     x_t = process.corrupt(batch.target, epsilon, t)
+    other_z = None
+    if model.predictor is not None:
+        z = jax.lax.stop_gradient(model.apply(average, source, method="encode"))
+        other_z = z.reshape(-1, 2, z.shape[-1])[:, ::-1].reshape(z.shape)
     (prediction, _), updates = model.apply(
         {"params": params, "batch_stats": batch_stats},
         source,
@@ -48,6 +56,7 @@ def training_loss(
         train=True,
         poses=batch.poses,
         augmentation=batch.augmentation,
+        other_z=other_z,
         mutable=["batch_stats", "penalties"],
         rngs={name: rngs.stream(key, name) for name in ("bottleneck", "dropout")},
     )

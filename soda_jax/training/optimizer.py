@@ -74,7 +74,7 @@ def make_optimizer(
     method: str = "adamw",
     head_share: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Clips the global norm of all gradients, then steps by group: the top keys of params.
+    """Clips the global norm of all gradients, then steps by group: the encoder, and all else.
     Its update takes that norm, too: see `clip_by_norm`. The encoder's "head", the linear map that
     makes z, has head_share of the encoder's rate.
 
@@ -101,7 +101,10 @@ def make_optimizer(
     groups = {"encoder": make(encoder_rate), "denoiser": make(denoiser_rate)}
     if head_share != 1:
         groups["encoder"] = optax.chain(groups["encoder"], scale_head(head_share))
-    by_group = optax.multi_transform(groups, lambda params: {key: key for key in params})
+    by_group = optax.multi_transform(
+        groups,
+        lambda params: {key: "encoder" if key == "encoder" else "denoiser" for key in params},
+    )
     clip = clip_by_norm(clip_norm) if clip_norm > 0 else optax.identity()
     return optax.chain(clip, by_group)
 

@@ -47,17 +47,22 @@ def make_train_step(
 
     tx = optax.with_extra_args_support(tx)
 
-    def loss_and_gradient(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
+    def loss_and_gradient(
+        state: TrainState, batch_stats: PyTree, images: Array | Posed, key: Array
+    ):
         views_key = rngs.stream(key, "views")
         batch = pair(
             views_key, images, source_view, target_view, cameras, shared, targets, pairs, located
         )
+        average = {"params": state.ema_params, "batch_stats": state.ema_batch_stats}
         return jax.value_and_grad(
-            lambda params: training_loss(model, process, params, batch_stats, batch, key, mixup),
+            lambda params: training_loss(
+                model, process, params, batch_stats, batch, key, mixup, average
+            ),
             has_aux=True,
-        )(params)
+        )(state.params)
 
-    def accumulated(params: PyTree, batch_stats: PyTree, images: Array | Posed, key: Array):
+    def accumulated(state: TrainState, batch_stats: PyTree, images: Array | Posed, key: Array):
         # Strided parts: each device keeps its own pictures in every part.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), images
@@ -67,7 +72,7 @@ def make_train_step(
             loss, gradient, batch_stats = carry
             part, index = inputs
             (part_loss, batch_stats), part_gradient = loss_and_gradient(
-                params, batch_stats, part, rngs.stream(key, "part", index)
+                state, batch_stats, part, rngs.stream(key, "part", index)
             )
             return (
                 loss + part_loss,
@@ -75,7 +80,7 @@ def make_train_step(
                 batch_stats,
             ), None
 
-        start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
+        start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params), batch_stats)
         (loss, gradient, batch_stats), _ = jax.lax.scan(
             body, start, (parts, jnp.arange(accumulate))
         )
@@ -84,7 +89,7 @@ def make_train_step(
     def train_step(state: TrainState, images: Array | Posed) -> tuple[TrainState, dict[str, Array]]:
         key = rngs.stream(rngs.root(seed), "train", state.step)
         compute = loss_and_gradient if accumulate == 1 else accumulated
-        (loss, batch_stats), gradient = compute(state.params, state.batch_stats, images, key)
+        (loss, batch_stats), gradient = compute(state, state.batch_stats, images, key)
         gradient = in_the_order_of_parameters(gradient)
         norms = {group: optax.global_norm(part) for group, part in gradient.items()}
         norm = optax.global_norm(norms)

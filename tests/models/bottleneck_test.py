@@ -65,6 +65,15 @@ def test_a_callers_mask_acts_at_evaluation_too():
     np.testing.assert_array_equal(out, [[0, 0, 0, 0, 1, 1, 1, 1]])
 
 
+def test_what_is_not_predicted_counts_in_shares_of_what_there_is_to_tell():
+    z, noise = jax.random.normal(jax.random.key(3), (2, 4000, 3))
+    scaled = z * jnp.array([[0.1, 1.0, 50.0]]) + 5  # no dimension is louder than another
+    found = bottleneck.unpredicted(jnp.zeros_like(z), scaled)
+    np.testing.assert_allclose(found, 1, atol=1e-3)
+    found = bottleneck.unpredicted(z.at[:, 1].add(0.5 * noise[:, 1]), scaled)
+    np.testing.assert_allclose(found, [0, 0.25, 0], atol=0.02)
+
+
 def test_redundancy_counts_what_views_do_not_share_and_what_is_said_twice():
     own, change = jax.random.normal(jax.random.key(2), (2, 4000, 4))
     own = own.at[:, 3].set(own[:, 0])

@@ -12,11 +12,12 @@ from soda_jax.data.views import View, pair
 from soda_jax.diffusion.process import Process
 from soda_jax.diffusion.schedule import InvertedCosine
 from soda_jax.models.autoencoder import DiffusionAutoencoder
-from soda_jax.models.bottleneck import Bottleneck
+from soda_jax.models.bottleneck import Bottleneck, Predictor
 from soda_jax.models.denoiser import Denoiser
 from soda_jax.models.encoder import Encoder, ResNet
 from soda_jax.training import step as step_lib
 from soda_jax.training.objective import code_losses, training_loss
+from soda_jax.training.optimizer import make_optimizer
 from soda_jax.training.state import create
 from soda_jax.training.step import in_the_order_of_parameters, make_train_step, update_where
 
@@ -94,6 +95,52 @@ def test_several_targets_share_the_code_of_their_picture(variables, images):
     np.testing.assert_allclose(loss(batch), loss(copied), rtol=1e-5)
     swapped = Batch(jnp.roll(batch.source, 1, axis=0), batch.target)
     assert abs(loss(swapped) - loss(batch)) > 1e-4
+
+
+def test_the_moving_average_is_what_is_guessed_and_learns_nothing_by_it(images):
+    """Its error depends on the average without a gradient to it, and has one to the encoder; the
+    predictor goes at the denoiser's rate."""
+    bootstrapped = DiffusionAutoencoder(
+        MODEL.encoder,
+        Bottleneck(3, 0.2, 0.2, penalty="bootstrap", penalty_weight=1.0),
+        MODEL.denoiser,
+        predictor=Predictor(width=4),
+    )
+    picture = jnp.zeros((1, 8, 8, 3))
+    initial = jax.jit(bootstrapped.init)(jax.random.key(0), picture, picture, jnp.zeros(1))
+    batch = pair(jax.random.key(2), images[:4], VIEW, VIEW, pairs=2)
+
+    @jax.jit
+    def losses(params, average):
+        def loss(params, average):
+            average = {"params": average, "batch_stats": {}}
+            key = jax.random.key(1)
+            return training_loss(bootstrapped, PROCESS, params, {}, batch, key, average=average)[0]
+
+        return jax.value_and_grad(loss, (0, 1))(params, average)
+
+    params = initial["params"]
+    same, (gradient, none) = losses(params, params)
+    assert not optax.global_norm(none)
+    assert optax.global_norm(gradient["predictor"]) > 1e-3
+    other, (other_gradient, _) = losses(params, jax.tree.map(lambda leaf: -leaf, params))
+    assert abs(other - same) > 1e-3
+    changed = jax.tree.map(jnp.subtract, gradient["encoder"], other_gradient["encoder"])
+    assert optax.global_norm(changed) > 1e-3
+
+    tx = make_optimizer(
+        optax.constant_schedule(0.0), optax.constant_schedule(1.0),
+        b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=0.0,
+    )  # fmt: skip
+    step = make_train_step(
+        bootstrapped, PROCESS, VIEW, VIEW, tx,
+        pairs=2, seed=5, accumulate=1, ema_decay=0.9, ema_warmup=False,
+    )  # fmt: skip
+    state = create(initial, tx)
+    changed, _ = jax.jit(step)(state, images[:4])
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), changed.params, params)
+    assert max(jax.tree.leaves(moved["encoder"])) == 0
+    assert min(jax.tree.leaves(moved["predictor"])) > 0
 
 
 def test_streams_differ_by_name_and_step_and_are_otherwise_the_same():
