@@ -299,9 +299,9 @@ def view() -> ml_collections.ConfigDict:
     """The fields of one side's augmentation; every probability is per picture."""
     config = ml_collections.ConfigDict()
     config.size = 32  # the network sees this square
-    # What isn't augmented is seen at this size; 0: at the same. Things look larger in crops than in
-    # whole pictures, so small crops may teach more for their price (FixRes, Touvron et al. 2019).
-    # The source's alone [D]
+    # Probes see whole pictures at this size; 0: at the same. Codes that are drawn from are
+    # of the same always. Things look larger in crops than in whole pictures, so small crops may
+    # teach more for their price (FixRes, Touvron et al. 2019). The source's alone [D]
     config.whole_size = 0
     config.crop_prob = 0.95  # random resized crop [R]
     config.crop_scale = (0.2, 1.0)  # area of the crop, as a share of the picture's [D]

@@ -20,7 +20,7 @@ from soda_jax.data import cameras
 from soda_jax.data.cameras import Cameras
 from soda_jax.data.places import Frames, places_in
 from soda_jax.data.records import PosedSource, Source
-from soda_jax.data.views import Posed, in_frame, pair, plain, ray_channels
+from soda_jax.data.views import Posed, in_frame, pair, plain, ray_channels, whole
 from soda_jax.diffusion.sampler import ddim_steps, initial_noise
 from soda_jax.evaluation.layers import denoiser_layers
 from soda_jax.evaluation.picture_keys import keys_of
@@ -35,8 +35,18 @@ SAMPLER_OPTIONS = (
 )  # fmt: skip
 
 
-def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
-    """(variables, images uint8 [b h w c]) -> features, not augmented.
+def to_draw_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, Array]]:
+    """The `encode_step` whose z is drawn from, made once: that of probes, if they see no other
+    size."""
+    options = {"to_draw": True} if experiment.source_view.whole_size else {}
+    return experiment.step(encode_step, **options)
+
+
+def encode_step(
+    experiment: Experiment, *, to_draw: bool = False
+) -> Callable[[PyTree, Array], dict[str, Array]]:
+    """(variables, images uint8 [b h w c]) -> features, not augmented, of pictures of the size that
+    probes see; or, to_draw from their z, of the size that the denoiser knows the codes of.
 
     {"z": [b z], "pooled": [b d]}, or an empty z alone where there is no encoder; and where
     config.probe.features has "block", the denoiser's config.probe.block at t = config.probe.t,
@@ -65,8 +75,8 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
         if "block" in probe.features and images.ndim == 4:
             x_0 = plain(images, experiment.target_view)
             z = found["z"] if model.encoder else None
-            if experiment.timed:
-                z = of_encoder(variables, images, seen, source_mask, probe.t)["z"]
+            if experiment.timed or (model.encoder and view.whole_size):
+                z = of_encoder(variables, images, seen, source_mask, probe.t, plain)["z"]
             arguments = (z, probe.t, keys_of(key, images))
             found |= {
                 "block": denoiser_layers(
@@ -75,9 +85,11 @@ def encode_step(experiment: Experiment) -> Callable[[PyTree, Array], dict[str, A
             }
         return found
 
-    def of_encoder(variables, images, seen, source_mask, t=None) -> dict[str, Array]:
+    def of_encoder(
+        variables, images, seen, source_mask, t=None, as_seen=plain if to_draw else whole
+    ) -> dict[str, Array]:
         lead = images.shape[:-3]
-        source = plain(images.reshape(-1, *images.shape[-3:]), view)
+        source = as_seen(images.reshape(-1, *images.shape[-3:]), view)
         if experiment.cameras is None:
             rays = None
         else:

@@ -40,7 +40,7 @@ def make_observers(
     training goes on.
     """
     config = parts.config.train
-    encode = parts.step(inference.encode_step)
+    encode, encode_to_draw = parts.step(inference.encode_step), inference.to_draw_step(parts)
     code_losses = parts.step(inference.code_step)
     decode = parts.step(inference.decode_step)
     draw = parts.step(inference.decode_step, sampler="ddim", eta=0.0, num_steps=FRECHET_STEPS)
@@ -112,7 +112,7 @@ def make_observers(
         numbers = itertools.count()
 
         def drawn_features(images):
-            z = encode(variables, images)["z"]
+            z = encode_to_draw(variables, images)["z"]
             noise = np.array(list(itertools.islice(numbers, len(z))))
             pictures = draw(variables, z, parts.config.sample.seed, noise, images=images)
             return {own: encode(variables, pictures)[own]}
@@ -136,7 +136,7 @@ def make_observers(
 
     def sample(step: int, state: TrainState) -> None:
         variables = inference.eval_variables(state)
-        z = encode(variables, sampled)["z"]
+        z = encode_to_draw(variables, sampled)["z"]
         numbers = np.arange(len(z))
         pictures = np.asarray(
             decode(variables, z, parts.config.sample.seed, numbers, images=sampled)

@@ -40,14 +40,21 @@ class Pretrained:
 
     def __post_init__(self):
         self.alone = inference.Alone(self.parts)
-        self._encode = self.parts.step(inference.encode_step)
+        self._probed = self.parts.step(inference.encode_step)
+        self._drawn = inference.to_draw_step(self.parts)
 
     def features(
-        self, images_fn: Callable[[np.ndarray], PyTree], num_examples: int
+        self,
+        images_fn: Callable[[np.ndarray], PyTree],
+        num_examples: int,
+        *,
+        to_draw: bool = False,
     ) -> dict[str, np.ndarray]:
-        """{"z": [n z], "pooled": [n d]} of the uint8 pictures that images_fn(indices) gives."""
+        """{"z": [n z], "pooled": [n d]} of the uint8 pictures that images_fn(indices) gives: as
+        probes read them, or z as `decode` draws from it (config.views.source.whole_size)."""
+        encode = self._drawn if to_draw else self._probed
         return extract(
-            lambda images: self._encode(self.variables, images),
+            lambda images: encode(self.variables, images),
             images_fn,
             num_examples,
             **self.in_batches(),
@@ -58,10 +65,14 @@ class Pretrained:
         are measured on."""
         return self.features(lambda rows: images[rows], len(images))["pooled"]
 
-    def features_of(self, source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def features_of(
+        self, source: Source, indices: np.ndarray, *, to_draw: bool = False
+    ) -> dict[str, np.ndarray]:
         """As `features`, of pictures of a source, with cameras if the model needs to know them."""
         return self.features(
-            lambda rows: inference.as_seen(self.parts, source, indices[rows]), len(indices)
+            lambda rows: inference.as_seen(self.parts, source, indices[rows]),
+            len(indices),
+            to_draw=to_draw,
         )
 
     def needs_z(self, what: str) -> None:
@@ -76,14 +87,18 @@ class Pretrained:
         size = self.parts.config.probe.batch_size
         return {"batch_size": self._batch(min(size, most or size)), "shard": self._split}
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def encode(self, images: np.ndarray, *, to_draw: bool = True) -> np.ndarray:
         """Codes z [n z] of pictures: uint8 [n h w c], or floats in [0, 1]; of any size.
+
+        Args:
+          to_draw: codes that `decode` knows, of sources as large as in training. False: as probes
+            read them, where config.views.source.whole_size says that they see another size.
 
         Raises:
           ValueError: not pictures of this model's number of channels.
         """
         images = inputs.pictures(self.parts, images)
-        return self.features(lambda indices: images[indices], len(images))["z"]
+        return self.features(lambda indices: images[indices], len(images), to_draw=to_draw)["z"]
 
     def decode(
         self,
@@ -183,7 +198,7 @@ class Pretrained:
 
         def encode_rows(rows):
             split = jax.tree.map(lambda x: self._split(x[rows]), (images, seen, mask))
-            return self._encode(self.variables, *split)["z"]
+            return self._drawn(self.variables, *split)["z"]
 
         return self._in_batches(encode_rows, len(images))
 

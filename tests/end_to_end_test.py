@@ -20,6 +20,7 @@ from soda_jax.pretrain import pretrain
 from soda_jax.training import sharding
 from soda_jax.training.checkpoint_reader import CheckpointReader
 from soda_jax.training.metrics import Writer
+from soda_jax.uses.common import Studio
 
 pytestmark = pytest.mark.usefixtures("shared_experiments", "short_measures")
 ROOT = pathlib.Path(__file__).parents[1]
@@ -298,6 +299,22 @@ def test_a_model_is_loaded_on_any_number_of_devices(whole, monkeypatch):
     moved = pretrained.restore(config, str(whole))
     assert moved.parts.mesh.size == 3
     np.testing.assert_allclose(moved.encode(images), model.encode(images), rtol=1e-3, atol=1e-4)
+
+
+def test_the_size_that_probes_see_changes_nothing_that_is_drawn(whole, tmp_path):
+    trained = soda_jax.load(str(whole))
+    config = config_schema.recall(str(whole), ["--config.views.source.whole_size=24"])
+    model = pretrained.restore(config, str(whole))
+    train, test = (experiment.open_data(model.parts, split) for split in ("train", "test"))
+    studio = Studio(model, train, test, tmp_path)
+    z = trained.encode(studio.sources)
+    np.testing.assert_array_equal(model.encode(studio.sources), z)
+    np.testing.assert_array_equal(studio.z, z)
+    read = model.features_of(test, studio.shown)["z"]
+    np.testing.assert_array_equal(model.encode(studio.sources, to_draw=False), read)
+    assert np.abs(read - z).max() > 0.01 * z.std()
+    pictures = model.reconstruct(studio.sources, num_steps=2)
+    np.testing.assert_array_equal(pictures, trained.reconstruct(studio.sources, num_steps=2))
 
 
 def test_probe_sample_and_report_leave_their_numbers_and_one_page(whole):

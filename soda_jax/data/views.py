@@ -159,9 +159,13 @@ def labelled_views(keys: Array, images: Array, view: View) -> tuple[Array, Array
 
 
 def plain(images: Array, view: View) -> Array:
-    """Pictures [b h w c] uint8 resized and scaled only, as evaluation sees them: [b s s c], where
-    s is view.whole_size, or view.size if that is 0."""
-    return scaled(augment.resize(from_uint8(images), view.whole_size or view.size), view)
+    """Pictures [b h w c] uint8 resized to view.size and scaled only: [b s s c]."""
+    return scaled(augment.resize(from_uint8(images), view.size), view)
+
+
+def whole(images: Array, view: View) -> Array:
+    """The same as probes see them: at view.whole_size, or view.size if that is 0."""
+    return plain(images, dataclasses.replace(view, size=view.whole_size or view.size))
 
 
 def pair(

@@ -8,7 +8,7 @@ import numpy as np
 from soda_jax import inference, page, pretrained, rngs
 from soda_jax.array_types import Array, PyTree
 from soda_jax.data.sources import Source, num_classes
-from soda_jax.data.views import augmented, plain
+from soda_jax.data.views import augmented, plain, whole
 from soda_jax.evaluation.fine_tune import fine_tune
 from soda_jax.evaluation.layers import denoiser_layers
 from soda_jax.evaluation.picture_keys import keys_of
@@ -66,7 +66,7 @@ def encoder_of(one: Pretrained):
     model, view = one.alone, one.parts.source_view
 
     def apply(variables: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
-        source = plain(images, view) if images.dtype == jnp.uint8 else images
+        source = whole(images, view) if images.dtype == jnp.uint8 else images
         z, new = model.apply(variables, source, train, method="encode", mutable=["batch_stats"])
         return z, new.get("batch_stats", {})
 

@@ -10,7 +10,7 @@ import numpy as np
 from soda_jax import page, rngs
 from soda_jax.array_types import Array
 from soda_jax.data.sources import Source, num_classes
-from soda_jax.data.views import plain
+from soda_jax.data.views import plain, whole
 from soda_jax.evaluation.code_health import alignment, uniformity
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.layers import (
@@ -129,12 +129,14 @@ def make_layers_fn(model: Pretrained, noise: str = "layers") -> Callable[[Array]
     key = rngs.stream(rngs.root(config.seed), noise)
 
     def layers(images: Array) -> dict[str, Array]:
-        x_0, source = plain(images, parts.target_view), plain(images, parts.source_view)
-        found = dict(encoder(model.variables, source)) if parts.z_size else {}
+        x_0, source = (plain(images, view) for view in (parts.target_view, parts.source_view))
+        read = whole(images, parts.source_view)
+        found = dict(encoder(model.variables, read)) if parts.z_size else {}
         arguments = (model.alone, parts.process, model.variables, x_0)
         keys, ts = keys_of(key, images), config.evaluate.layer_ts
         for t in ts if parts.z_size else ():
-            z = code_at(model.variables, source, t) if parts.timed else found["z"]
+            other = parts.timed or parts.source_view.whole_size  # than what is read
+            z = code_at(model.variables, source, t) if other else found["z"]
             found |= layer_grid(*arguments, z, (t,), keys)
         if ts:
             without = layer_grid(*arguments, None, ts, keys)

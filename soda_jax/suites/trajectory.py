@@ -10,7 +10,7 @@ import numpy as np
 from soda_jax import page, probe
 from soda_jax.config_schema import ConfigError
 from soda_jax.data.sources import Source, num_classes
-from soda_jax.data.views import plain
+from soda_jax.data.views import whole
 from soda_jax.evaluation.features import extract
 from soda_jax.evaluation.trajectory_readers import read_curve
 from soda_jax.pretrained import Pretrained
@@ -66,7 +66,7 @@ def curves_of(model: Pretrained, source: Source, rows: np.ndarray, times: np.nda
 
     @jax.jit
     def encode(variables, images):
-        x = plain(images, parts.source_view)
+        x = whole(images, parts.source_view)
 
         def at(t):
             ts = jnp.full(x.shape[:1], t)

@@ -77,13 +77,13 @@ class Studio:
     @functools.cached_property
     def z(self) -> np.ndarray:
         """Their codes."""
-        return self.model.features_of(self.test, self.shown)["z"]
+        return self.model.features_of(self.test, self.shown, to_draw=True)["z"]
 
     @functools.cached_property
     def codes(self) -> np.ndarray:
         """Codes of training pictures: what the distribution of z is read from."""
         chosen = self.some_of(self.train, self.config.apply.codes)
-        return self.model.features_of(self.train, chosen)["z"]
+        return self.model.features_of(self.train, chosen, to_draw=True)["z"]
 
     @functools.cached_property
     def typical(self) -> np.ndarray:

@@ -30,10 +30,11 @@ def test_all_off_is_plain_and_plain_is_minus_one_to_one():
     assert batch.label is None and batch.poses is None
 
 
-def test_what_is_not_augmented_may_be_seen_at_another_size():
+def test_probes_may_see_another_size():
     x, view = pictures(), View(size=4, crop_prob=1, whole_size=8)
     assert views.pair(step_key(), x, view, OFF).source.shape == (4, 4, 4, 3)
-    np.testing.assert_array_equal(views.plain(x, view), views.plain(x, OFF))
+    np.testing.assert_array_equal(views.whole(x, view), views.plain(x, OFF))
+    assert views.plain(x, view).shape == (4, 4, 4, 3)
 
 
 def test_each_target_of_a_picture_is_a_view_of_its_own():
