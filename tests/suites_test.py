@@ -37,6 +37,25 @@ def test_published_views_are_mirrored_as_often_as_there_and_as_large_as_whole_pi
     assert abs(mirrored.mean() - 0.325) < 0.04
 
 
+def test_published_views_whose_code_the_denoiser_is_given_are_as_large_as_in_training(monkeypatch):
+    config = load("configs/smoke.py", ("--config.views.source.size=8",
+                                       "--config.views.source.whole_size=12"))  # fmt: skip
+    parts, seen = experiment.build(config), {}
+
+    def encode(variables, source, t, method):
+        seen["shape"] = source.shape
+        return source.mean((1, 2))
+
+    def layers(model, process, variables, x_0, z, t, keys, names):
+        return {names[0]: x_0.mean((1, 2))}
+
+    monkeypatch.setattr(streamed, "denoiser_layers", layers)
+    model = types.SimpleNamespace(parts=parts, alone=types.SimpleNamespace(apply=encode))
+    pictures = jnp.zeros((3, 12, 12, 3), jnp.uint8)
+    streamed.reader(model, "block", streamed.PROTOCOLS["ddae"][1])(None, pictures, rngs.root(0))
+    assert seen["shape"] == (3, 8, 8, 3)
+
+
 def test_published_probes_of_several_kinds_stand_in_one_table():
     """Those of DDAE read a block, where those of SODA read z."""
     rows = [

@@ -89,13 +89,13 @@ def reader(
     """(variables, images uint8, key) -> features of views of them: name -> [b d].
 
     Of the encoder, z and pooled features; or the denoiser's config.probe.block at config.probe.t,
-    with noise from the key, under the view's own z (where there is one) and under none. Views are
-    as large as whole pictures are seen.
+    with noise from the key, under the view's own z (where there is one) and under none. Views that
+    are read are as large as probes see whole pictures.
     """
     parts, probe = model.parts, model.parts.config.probe
 
     def seen(name: str, side: View, images: Array, key: Array) -> Array:
-        size = side.whole_size or side.size
+        size = (read == "encoder" and side.whole_size) or side.size
         options = View(size=size, mean=side.mean, std=side.std, **view)
         return augmented(keys_of(rngs.stream(key, name), images), images, options)
 
